@@ -1,0 +1,33 @@
+"""Sets the control's flags from the plan, so that the loop logs, evaluates and saves when it is due."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from trainer.plan import Plan
+from trainer.state import TrainerCallback, TrainerControl, TrainerState
+
+
+class DefaultFlowCallback(TrainerCallback):
+    """Always the first callback: the others see its flags and may set their own."""
+
+    def on_step_end(
+        self, args: Any, state: TrainerState, control: TrainerControl, *, plan: Plan, **kwargs: Any
+    ) -> None:
+        step = state.global_step
+        if args.logging_strategy == "steps" and (plan.log.includes(step) or (args.logging_first_step and step == 1)):
+            control.should_log = True
+        if args.eval_strategy == "steps" and plan.evaluate.includes(step):
+            control.should_evaluate = True
+        if args.save_strategy == "steps" and plan.save.includes(step):
+            control.should_save = True
+        if step >= state.max_steps:
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if args.logging_strategy == "epoch":
+            control.should_log = True
+        if args.eval_strategy == "epoch" and state.epoch >= args.eval_delay:
+            control.should_evaluate = True
+        if args.save_strategy == "epoch":
+            control.should_save = True

@@ -1,0 +1,54 @@
+"""From a name in YAML to a class, through literal tables of strings.
+
+A package lists what it offers in its ``CATALOG``::
+
+    CATALOG = {
+        "early_stopping": "callbacks.early_stopping:EarlyStopping",            # its own options dataclass
+        "sgd": ("trainer.optimizers.options:SGD", "trainer.optimizers.torch:build"),  # options, what is built
+    }
+
+Importing the package registers and loads nothing; ``resolve`` imports one entry when it is asked for.
+Options live in modules without torch, so that a configuration can be judged before torch is loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from typing import Any
+
+from conf.errors import ConfigError
+
+Entry = str | tuple[str, str]
+Catalog = Mapping[str, Entry]
+
+
+def resolve(address: str) -> Any:
+    """Import ``"package.module:attribute"`` and return the attribute."""
+    module, _, attribute = address.partition(":")
+    return getattr(import_module(module), attribute)
+
+
+def options_of(catalog: Catalog, name: str, path: str) -> type:
+    """The options dataclass of ``name``; ``ConfigError`` naming ``path`` and the nearest names if unknown."""
+    return resolve(_entry(catalog, name, path)[0])
+
+
+def thing_of(catalog: Catalog, name: str, path: str) -> Any:
+    """What ``name`` builds: a class or function called as ``thing(options, **runtime)``."""
+    return resolve(_entry(catalog, name, path)[-1])
+
+
+def _entry(catalog: Catalog, name: str, path: str) -> tuple[str, ...]:
+    if name not in catalog:
+        raise ConfigError(f"{path}: there is no {name!r}; {nearest(name, catalog)}")
+    entry = catalog[name]
+    return (entry,) if isinstance(entry, str) else entry
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """The end of an error sentence: the closest known spelling, or all of them when none is close."""
+    known = sorted(known)
+    close = get_close_matches(str(given), known, n=1, cutoff=0.6)
+    return f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(known) + "."

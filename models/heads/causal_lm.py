@@ -1,0 +1,98 @@
+"""The next-token head: one linear layer from hidden states to the vocabulary.
+
+Shapes: B batch, T tokens, D hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import ModelConfig
+from models.heads.chunked import IGNORED, linear_log_probs, linear_nll
+from models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+
+
+class CausalLMHead(nn.Module):
+    """Scores of every word at every token, and losses that never hold them all at once."""
+
+    name: ClassVar[str] = "causal_lm"
+    inputs: ClassVar[tuple[str, ...]] = ("labels", "num_items_in_batch", "logits_to_keep")
+
+    def __init__(self, hidden_size: int, vocab_size: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, hidden_size))
+        self.tied = False
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """The head for a family's configuration."""
+        return cls(config.hidden_size, config.vocab_size)
+
+    def tie(self, embeddings: nn.Embedding) -> None:
+        """Share the weight of the token embeddings."""
+        self.weight, self.tied = embeddings.weight, True
+
+    def init_weights(self, std: float, generator: torch.Generator | None = None) -> None:
+        """Draw the weight from normal(0, std); a shared one is the embeddings' to draw."""
+        if not self.tied:
+            nn.init.normal_(self.weight, std=std, generator=generator)
+
+    def forward(self, hidden: Tensor, logits_to_keep: int | Tensor = 0) -> Tensor:
+        """(B, T, D) -> (B, T, V), of the last ``logits_to_keep`` positions only, or of the ones it lists."""
+        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        return F.linear(hidden[:, keep], self.weight)
+
+    def nll(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Summed negative log-likelihood, an fp32 scalar; labels (B, T) stand where they are predicted."""
+        return linear_nll(hidden, self.weight, labels)
+
+    def log_probs(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Each label's log-probability (B, T) in fp32; labels stand where they are predicted, 0 at -100."""
+        return linear_log_probs(hidden, self.weight, labels)
+
+    def outputs(
+        self,
+        backbone: BaseModelOutputWithPast,
+        inputs: Mapping[str, Any],
+        *,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        logits_to_keep: int | Tensor = 0,
+    ) -> CausalLMOutputWithPast:
+        """Logits, and with labels (B, T) the loss: each token against the next one's label.
+
+        The loss is the mean over supervised tokens, or their sum over ``num_items_in_batch``.
+        """
+        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            raise ValueError(
+                "logits_to_keep: a loss needs the logits of all positions, leave it out with labels"
+            )
+        logits, loss = self(backbone.last_hidden_state, logits_to_keep), None
+        if labels is not None:
+            targets = shift_labels(labels, inputs.get("cu_seqlens")).flatten()
+            total = F.cross_entropy(
+                logits.float().flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum"
+            )
+            loss = total / ((targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **backbone_extras(backbone))
+
+
+def shift_labels(labels: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
+    """Labels (B, T) of tokens, moved to where those tokens are predicted: one to the left.
+
+    The last position of a row, and of each packed document, predicts nothing: -100.
+    """
+    shifted = F.pad(labels[:, 1:], (0, 1), value=IGNORED)
+    if cu_seqlens is not None:
+        shifted[:, cu_seqlens[1:].long() - 1] = IGNORED
+    return shifted
+
+
+def backbone_extras(backbone: BaseModelOutputWithPast) -> dict[str, Any]:
+    """What a head's output passes on from the backbone's."""
+    return {name: backbone.get(name) for name in ("past_key_values", "hidden_states", "attentions")}

@@ -1,0 +1,39 @@
+"""From raw examples to model inputs: tokenizers, chat templates, a format for each shape of text row."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+# What a data source's ``format:`` may name: its options, and what is called with them as
+# ``thing(options, tokenizer=..., max_length=...)``, which has ``encode``, ``encode_batch`` and ``report``.
+FORMATS = {
+    "chat": ("processors.options:ChatFormat", "processors.chat:ChatDocuments"),
+    "instruction": ("processors.options:InstructionFormat", "processors.instruction:InstructionDocuments"),
+    "text": ("processors.options:TextFormat", "processors.text:TextDocuments"),
+}
+
+_PUBLIC = {
+    "ChatFormat": "processors.options",
+    "InstructionFormat": "processors.options",
+    "TextFormat": "processors.options",
+    "TrainOptions": "processors.options",
+    "ChatDocuments": "processors.chat",
+    "InstructionDocuments": "processors.instruction",
+    "TextDocuments": "processors.text",
+    "ChatTemplate": "processors.rendering",
+    "Document": "processors.documents",
+    "FormatReport": "processors.documents",
+    "RowError": "processors.documents",
+    "Tokenizer": "processors.tokenizers",
+    "train_bpe": "processors.tokenizers",
+    "check_conversation": "processors.review",
+    "show": "processors.review",
+}
+__all__ = ["FORMATS", *sorted(_PUBLIC)]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'processors' has no attribute {name!r}")

@@ -1,0 +1,295 @@
+"""Conversations to text and prompts through a model's own chat template, in a sandbox.
+
+A template is code that comes with a downloaded model: it runs where neither Python's internals nor files can
+be reached and sees plain values only. What message texts say cannot become structure: a special token spelled
+out in a message (``<|im_end|>`` typed by a user) stays text, encoded by its characters. Elsewhere it is
+usually parsed into the real token, which lets data end turns and forge roles.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import jinja2
+import numpy as np
+from jinja2 import nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from conf.errors import ConfigError
+from processors.documents import RowError
+from processors.tokenizers import Tokenizer
+
+Message = Mapping[str, Any]
+Spans = list[tuple[int, int]]
+
+# Code points that Unicode sets aside for a program's own use; in texts they become U+FFFD.
+_LITERAL = "\ufdd0"  # stands after the first character of a special token spelled out by a message
+_GENERATION_START, _GENERATION_END = "\ufdd1", "\ufdd2"
+_OURS = re.compile(f"[{_LITERAL}{_GENERATION_START}{_GENERATION_END}]")
+
+# Names in use for the same thing; the first is the common one.
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A conversation as text.
+
+    ``literal``: where a message's own text spells a special token (character positions inside of it,
+    ascending). ``generated``: character spans between ``{% generation %}`` and ``{% endgeneration %}``.
+    """
+
+    text: str
+    literal: frozenset[int] = frozenset()
+    generated: tuple[tuple[int, int], ...] = ()
+
+    def spelled(self, start: int, end: int) -> bool:
+        """Whether a message's own words are what looks like a special token at ``start:end``."""
+        return any(start <= position < end for position in self.literal)
+
+
+class ChatTemplate:
+    """The chat template of a tokenizer: messages in, text or ids out.
+
+    Raises ``RowError`` where the template refuses a conversation or fails on it.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, source: str | None = None):
+        """``source`` overrides the tokenizer's own templates; without either, ``ValueError``."""
+        templates = tokenizer.chat_templates if source is None else {"default": source}
+        if not templates:
+            raise ValueError("the tokenizer has no chat template")
+        self.tokenizer = tokenizer
+        self._plain = compile_template(templates.get("default", next(iter(templates.values()))))
+        self._with_tools = compile_template(templates["tool_use"]) if "tool_use" in templates else self._plain
+        self.sources = tuple(templates.values())
+        self.has_markers = any(re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", text) for text in self.sources)
+        self._specials = sorted(tokenizer.special_texts, key=lambda token: (-len(token), token))
+        spelled = [re.escape(token) for token in self._specials]
+        self._reserved = re.compile("|".join([_OURS.pattern, *spelled]))
+        self._next_special = re.compile(f"\\s*({'|'.join(spelled) or '(?!)'})")
+
+    def render(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None = None,
+        *,
+        add_generation_prompt: bool = False,
+    ) -> Rendered:
+        """The conversation as the template writes it, with the words that ask for an answer if wanted."""
+        try:
+            text = (self._with_tools if tools else self._plain).render(
+                messages=[_with_reasoning(self._protect(message)) for message in messages],
+                tools=self._protect(tools) if tools else None,
+                documents=None,
+                add_generation_prompt=add_generation_prompt,
+                **self.tokenizer.special_tokens,
+            )
+        except RowError:
+            raise
+        except jinja2.exceptions.SecurityError as error:
+            raise RowError(
+                f"the chat template tried something that templates may not do: {error}."
+            ) from error
+        except Exception as error:  # templates fail in any way that code can
+            raise RowError(f"the chat template refuses this conversation: {error}") from error
+        return _without_marks(text) if _OURS.search(text) else Rendered(text=text)
+
+    def encode(
+        self,
+        messages: Sequence[Message],
+        tools: Sequence[Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+    ) -> list[int]:
+        """The ids of a prompt: with exactly one BOS where the tokenizer uses one."""
+        rendered = self.render(messages, tools, add_generation_prompt=add_generation_prompt)
+        return next(self.tokenize([rendered]))[0].tolist()
+
+    def tokenize(self, rendered: Sequence[Rendered]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """For each text its ids (T,) and their character spans (T, 2).
+
+        BOS: as the template writes it; where it writes none and the tokenizer starts every text with one,
+        that one is put before (span 0, 0).
+        """
+        tokenizer = self.tokenizer
+        leading = tokenizer.leading_ids
+        for one, encoding in zip(
+            rendered, tokenizer.encode_with_offsets([one.text for one in rendered]), strict=True
+        ):
+            ids = np.array(encoding.ids, np.int32)
+            spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+            if one.literal:
+                ids, spans = self._spell_out(one, ids, spans)
+            if leading and (not len(ids) or ids[0] != tokenizer.bos_token_id):
+                ids = np.concatenate([np.array(leading, np.int32), ids])
+                spans = np.concatenate([np.zeros((len(leading), 2), np.int64), spans])
+            yield ids, spans
+
+    def stop_ids(self) -> list[int]:
+        """The ids at which generation ends: the EOS token, and what this template ends an answer with."""
+        ids = [] if self.tokenizer.eos_token_id is None else [self.tokenizer.eos_token_id]
+        try:
+            example = self.render(
+                [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]
+            ).text
+        except RowError:  # a template with needs of its own; EOS must do
+            return ids
+        last = [token for token in self.tokenizer.special_texts if example.rstrip().endswith(token)]
+        if last:
+            ids.append(self.tokenizer.token_to_id(max(last, key=len)))
+        return list(dict.fromkeys(ids))
+
+    def special_before(self, rendered: Rendered, start: int, position: int) -> tuple[int, int] | None:
+        """The span of the special token that ends at ``position``, white space aside."""
+        end = start + len(rendered.text[start:position].rstrip())
+        for token in self._specials:
+            begin = end - len(token)
+            if begin >= start and rendered.text.startswith(token, begin):
+                return None if rendered.spelled(begin, end) else (begin, end)
+        return None
+
+    def special_at(self, rendered: Rendered, position: int) -> int | None:
+        """The end of the special token that stands at ``position`` or behind white space there."""
+        match = self._next_special.match(rendered.text, position)
+        return None if match is None or rendered.spelled(*match.span(1)) else match.end()
+
+    def words(self, text: str) -> str:
+        """``text`` without special tokens and the white space around it."""
+        return self._reserved.sub("", text).strip()
+
+    def _protect(self, value: Any) -> Any:
+        """A fresh copy of plain values in which no string holds a special token in one piece."""
+        if isinstance(value, str):
+            return self._reserved.sub(_break, value) if self._reserved.search(value) else str(value)
+        if value is None or isinstance(value, bool | int | float):
+            return value
+        if isinstance(value, Mapping):
+            return {key: self._protect(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._protect(item) for item in value]
+        raise RowError(
+            f"a conversation holds a {type(value).__name__}; only texts, numbers, lists and mappings may be."
+        )
+
+    def _spell_out(self, one: Rendered, ids: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Replace each special token that came from a message by the tokens of its characters.
+
+        Exact, because a special token always splits the text around it: its neighbours do not change.
+        """
+        new_ids: list[int] = []
+        new_spans: list[list[int]] = []
+        special = self.tokenizer.special_ids
+        for token, (start, end) in zip(ids.tolist(), spans.tolist(), strict=True):
+            forged = token in special and one.spelled(start, end)
+            pieces = self._letters(one.text[start:end]) if forged else [token]
+            new_ids += pieces
+            new_spans += [[start, end]] * len(pieces)
+        return np.array(new_ids, np.int32), np.array(new_spans, np.int64).reshape(-1, 2)
+
+    def _letters(self, text: str) -> list[int]:
+        # After a line break, because some tokenizers put a space before the start of a text.
+        line, whole = self.tokenizer.encode_literally(["\n", "\n" + text], add_special_tokens=False)
+        return (
+            whole[len(line) :]
+            if whole[: len(line)] == line
+            else self.tokenizer.encode_literally([text], False)[0]
+        )
+
+
+def stop_ids(tokenizer: Tokenizer) -> list[int]:
+    """The ids at which generation ends: the EOS token and what ends an answer in the chat template."""
+    if tokenizer.chat_templates:
+        return ChatTemplate(tokenizer).stop_ids()
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+
+def _break(match: re.Match[str]) -> str:
+    found = match.group()
+    return "\ufffd" if _OURS.fullmatch(found) else found[0] + _LITERAL + found[1:]
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    """Reasoning under each name that templates read it by."""
+    given = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    return message if given is None else {"thinking": given, **message, "reasoning_content": given}
+
+
+def _without_marks(marked: str) -> Rendered:
+    """Take our marks out of a rendered text, noting where they stood."""
+    pieces: list[str] = []
+    literal: set[int] = set()
+    generated: Spans = []
+    opened: list[int] = []
+    length = end = 0
+    for mark in _OURS.finditer(marked):
+        pieces.append(marked[end : mark.start()])
+        length, end = length + mark.start() - end, mark.end()
+        if mark.group() == _LITERAL:
+            literal.add(length - 1)
+        elif mark.group() == _GENERATION_START:
+            opened.append(length)
+        elif opened:
+            generated.append((opened.pop(), length))
+    text = "".join([*pieces, marked[end:]])
+    return Rendered(text=text, literal=frozenset(literal), generated=tuple(sorted(generated)))
+
+
+# The sandbox
+
+
+class _GenerationTag(Extension):
+    """``{% generation %} ... {% endgeneration %}``: what its author says the model itself writes."""
+
+    tags: ClassVar[set[str]] = {"generation"}  # type: ignore[misc]
+
+    def parse(self, parser: Parser) -> nodes.Node:
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        start, end = (nodes.Output([nodes.Const(mark)]) for mark in (_GENERATION_START, _GENERATION_END))
+        return nodes.Scope([start, *body, end]).set_lineno(line)
+
+
+@lru_cache(maxsize=64)
+def compile_template(source: str) -> jinja2.Template:
+    """Compile a chat template once; ``ConfigError`` naming the line where it is not valid Jinja."""
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[_GenerationTag, "jinja2.ext.loopcontrols"]
+    )
+    environment.filters["tojson"] = _tojson
+    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    try:
+        return environment.from_string(source)
+    except jinja2.TemplateSyntaxError as error:
+        raise ConfigError(
+            f"The chat template is not valid Jinja: line {error.lineno}: {error.message}"
+        ) from error
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: Any = None,
+    separators: Any = None,
+    sort_keys: bool = False,
+) -> str:
+    # Jinja's own filter escapes for HTML.
+    return json.dumps(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
+
+def _raise_exception(message: str) -> None:
+    raise jinja2.TemplateError(message)
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().strftime(pattern)

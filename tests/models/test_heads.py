@@ -1,0 +1,198 @@
+"""Heads: chunked losses against full logits, and sequence classification against transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.heads.causal_lm import shift_labels
+from models.heads.chunked import linear_log_probs, linear_nll
+from tests.models.oracle import (
+    assert_gradients_agree,
+    close,
+    ours,
+    packed_batch,
+    padded_batch,
+    raises,
+    theirs,
+)
+
+VOCAB, WIDTH = 50, 8
+
+
+def case(dtype: torch.dtype = torch.float32, ignored: float = 0.3) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states, a weight and labels of which a share is ignored."""
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(3, 11, WIDTH, generator=generator).to(dtype).requires_grad_()
+    weight = torch.randn(VOCAB, WIDTH, generator=generator).to(dtype).requires_grad_()
+    labels = torch.randint(0, VOCAB, (3, 11), generator=generator)
+    return hidden, weight, labels.masked_fill(torch.rand(3, 11, generator=generator) < ignored, -100)
+
+
+def full_log_probs(hidden: Tensor, weight: Tensor, labels: Tensor) -> Tensor:
+    """The same by the book, with all logits."""
+    logits = F.linear(hidden, weight).float() if hidden.dtype != torch.float64 else F.linear(hidden, weight)
+    return -F.cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+
+
+@pytest.mark.parametrize("rows_per_chunk", [1, 4, 1000])
+@pytest.mark.parametrize("ignored", [0.0, 0.3, 1.0])
+def test_chunked_nll_equals_full_logits(rows_per_chunk: int, ignored: float) -> None:
+    hidden, weight, labels = case(ignored=ignored)
+    chunked = linear_nll(hidden, weight, labels, rows_per_chunk * VOCAB * 4)
+    found = torch.autograd.grad(2.5 * chunked, (hidden, weight))
+    full = -full_log_probs(hidden, weight, labels).sum()
+    expected = torch.autograd.grad(2.5 * full, (hidden, weight))
+    assert close(chunked, full, 1e-6)
+    assert all(close(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_nothing_supervised_is_exactly_zero_with_zero_gradients() -> None:
+    hidden, weight, labels = case(ignored=1.0)
+    loss = linear_nll(hidden * torch.inf, weight, labels)  # what is not supervised has no influence at all
+    loss.backward()
+    assert loss.item() == 0
+    assert not weight.grad.any()
+    loss = linear_nll(hidden, weight, labels)
+    assert not torch.autograd.grad(loss, hidden)[0].any()
+
+
+@pytest.mark.parametrize("rows_per_chunk", [1, 4, 1000])
+def test_chunked_log_probs_equal_full_logits(rows_per_chunk: int) -> None:
+    hidden, weight, labels = case()
+    upstream = torch.randn(labels.shape, generator=torch.Generator().manual_seed(9))
+    chunked = linear_log_probs(hidden, weight, labels, rows_per_chunk * VOCAB * 4)
+    full = full_log_probs(hidden, weight, labels)
+    assert close(chunked, full, 1e-6)
+    assert not chunked[labels == -100].any()
+    found = torch.autograd.grad((chunked * upstream).sum(), (hidden, weight))
+    expected = torch.autograd.grad((full * upstream).sum(), (hidden, weight))
+    assert all(close(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_log_prob_gradients_equal_finite_differences() -> None:
+    hidden, weight, labels = case(torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda h, w: linear_log_probs(h, w, labels, 5 * VOCAB * 8), (hidden, weight), check_batched_grad=False
+    )
+
+
+@pytest.mark.parametrize("frozen", ["hidden", "weight", "both"])
+@pytest.mark.parametrize("function", [linear_nll, linear_log_probs])
+def test_only_what_learns_gets_a_gradient(function: Any, frozen: str) -> None:
+    hidden, weight, labels = case()
+    hidden.requires_grad_(frozen == "weight")
+    weight.requires_grad_(frozen == "hidden")
+    value = function(hidden, weight, labels).sum()
+    assert close(value.abs(), full_log_probs(hidden, weight, labels).sum().abs(), 1e-6)
+    assert value.requires_grad == (frozen != "both")
+    if value.requires_grad:
+        value.backward()
+    assert (hidden.grad is not None, weight.grad is not None) == (frozen == "weight", frozen == "hidden")
+
+
+@pytest.mark.parametrize("function", [linear_nll, linear_log_probs])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_bf16_stays_near_fp32(function: Any, autocast: bool) -> None:
+    hidden, weight, labels = case()
+    expected = function(hidden, weight, labels).sum()
+    right = torch.autograd.grad(expected, (hidden, weight))
+    if not autocast:
+        hidden, weight = (x.detach().bfloat16().requires_grad_() for x in (hidden, weight))
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = function(hidden, weight, labels, 4 * VOCAB * 4).sum()
+    assert found.dtype == torch.float32
+    assert close(found, expected, 1e-2)
+    for grad, reference, source in zip(
+        torch.autograd.grad(found, (hidden, weight)), right, (hidden, weight), strict=True
+    ):
+        assert grad.dtype == source.dtype
+        assert close(grad.float(), reference, 2e-2)
+
+
+def test_a_second_backward_is_refused_and_not_wrong() -> None:
+    hidden, weight, labels = case()
+    loss = linear_nll(hidden, weight, labels)
+    loss.backward(retain_graph=True)
+    assert "only once" in raises(loss.backward)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_chunked_head_in_a_model_equals_transformers(tied: bool) -> None:
+    model = ours(tie_word_embeddings=tied, num_key_value_heads=2)
+    oracle = theirs(model)
+    batch = padded_batch("right")
+    labels = batch.pop("labels")
+    targets = shift_labels(labels)
+    loss = model(batch, compute=lambda head, hidden: head.nll(hidden, targets)) / (targets != -100).sum()
+    expected = oracle(**batch, labels=labels).loss
+    assert close(loss, expected)
+    loss.backward()
+    expected.backward()
+    assert_gradients_agree(model, oracle)
+
+
+def test_labels_move_left_and_never_across_documents() -> None:
+    labels = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    assert shift_labels(labels).tolist() == [[2, 3, 4, 5, 6, -100]]
+    packed = shift_labels(labels, torch.tensor([0, 2, 6]))
+    assert packed.tolist() == [[2, -100, 4, 5, 6, -100]]
+
+
+CLASSIFICATION = {
+    "classes": ({"num_labels": 4}, torch.tensor([0, 3, 1])),
+    "two-by-default": ({}, torch.tensor([0, 1, 1])),
+    "several": ({"num_labels": 4}, torch.tensor([[0.0, 1, 1, 0], [1, 0, 0, 0], [0, 0, 1, 1]])),
+    "value": ({"num_labels": 1}, torch.tensor([0.5, -1.0, 2.0])),
+    "values": ({"num_labels": 2, "problem_type": "regression"}, torch.randn(3, 2)),
+}
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", CLASSIFICATION)
+def test_sequence_classification_equals_transformers(kind: str, side: str) -> None:
+    fields, labels = CLASSIFICATION[kind]
+    model = ours("sequence_classification", pad_token_id=0, num_key_value_heads=2, **fields)
+    oracle = theirs(model)
+    batch = {**padded_batch(side), "labels": labels}
+    found, expected = model(batch), oracle(**batch)
+    assert close(found.logits, expected.logits)
+    assert close(found.loss, expected.loss)
+    found.loss.backward()
+    expected.loss.backward()
+    assert_gradients_agree(model, oracle)
+
+
+def test_packed_documents_are_classified_one_by_one() -> None:
+    model = ours("sequence_classification", num_labels=3)
+    lengths = (6, 2, 9)
+    batch = packed_batch(lengths)
+    separate = [model(ids).logits for ids in batch["input_ids"].split(lengths, dim=1)]
+    assert close(model(batch).logits, torch.cat(separate), 1e-6)
+
+
+def test_rows_without_a_padding_token_cannot_be_classified_together() -> None:
+    model = ours("sequence_classification")
+    assert model(torch.ones(1, 4).long()).logits.shape == (1, 2)
+    assert raises(lambda: model(torch.ones(2, 4).long())) == (
+        "pad_token_id: must be set in the model's configuration to classify several rows at once"
+    )
+
+
+def test_outputs_are_read_by_name_key_and_place() -> None:
+    model = ours()
+    ids = torch.arange(8).view(1, 8)
+    output = model(ids, use_cache=False)
+    assert output.loss is None
+    assert output.keys() == ("logits",)
+    assert output[0] is output.logits is output["logits"] is output.to_tuple()[0]
+    assert "loss" not in output
+    assert output.get("loss", 3) == 3
+    assert raises(lambda: output["loss"]) == "'loss'"
+    leaves, spec = torch.utils._pytree.tree_flatten(output)
+    assert any(leaf is output.logits for leaf in leaves)
+    assert torch.utils._pytree.tree_unflatten(leaves, spec).logits is output.logits

@@ -1,0 +1,263 @@
+"""The command line: compose -> decode -> check -> prepare -> plan -> build -> train.
+
+Everything that can be wrong with a configuration is said before torch is imported; everything that can be
+wrong with the data before anything is built.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from conf import compose
+from conf.decode import decode, encode
+from conf.errors import ConfigError, StockpotError, Stopped
+from trainer.ranks import LaunchEnvironment, launch_environment
+
+if TYPE_CHECKING:
+    from trainer.build import Materials
+    from trainer.config import RunConfig
+    from trainer.run import Run
+
+SWEEPER = "trainer.sweep:Sweeper"
+
+
+def main() -> None:
+    """The command ``train.py``; ends the process with the documented status."""
+    environment = launch_environment()
+    try:
+        run_command(sys.argv[1:])
+    except StockpotError as error:
+        _fail(str(error), error.exit_status, environment)
+    except KeyboardInterrupt:
+        _fail("stopped at once; nothing was saved after the last checkpoint.", 128 + signal.SIGINT, environment)
+
+
+def run_command(arguments: Sequence[str]) -> None:
+    """Carry out a command line; raises ``StockpotError``."""
+    plugins = tuple(word.partition("=")[2] for word in arguments if word.startswith("plugins="))
+    words = [word for word in arguments if not word.startswith("plugins=")]
+    if not words:
+        _say(list_recipes())
+        return
+    loaded: dict[str, str] = {}
+    if plugins or not _only_asks(words):
+        from trainer.plugins import load_plugins
+
+        loaded = load_plugins(plugins)
+    composed = compose.compose(words, sweeper=SWEEPER)
+    if composed is not None:
+        Command(composed, plugins, loaded).carry_out()
+
+
+def list_recipes() -> str:
+    """Every recipe with the line it says of itself."""
+    described = {name: compose.describe(file) for name, file in compose.recipes().items()}
+    width = max(map(len, described), default=0)
+    lines = [f"  {name:<{width}}  {text}" for name, text in described.items()]
+    return "\n".join(["Recipes (train.py +recipe=NAME, train.py --help):", *lines])
+
+
+class Command:
+    """One composed command line on its way to a run."""
+
+    def __init__(self, composed: compose.Composed, plugins: tuple[str, ...], loaded: Mapping[str, str]):
+        self.composed, self.plugins, self.loaded = composed, plugins, loaded
+        self.environment = launch_environment()
+        self.say: Callable[[str], None] = _say if self.environment.is_main else _nothing
+
+    def carry_out(self) -> float | None:
+        """Train, or with ``check=true`` stop at the plan; returns the metric that a sweep compares."""
+        from trainer import run_folder
+        from trainer.prepare import model_config, prepare
+
+        config = self.decode()
+        main = self.environment.is_main
+        folder = run_folder.find(config.output_dir, config.resume, self.composed.recipe) if main else None
+        prepared = prepare(config, self.say, plugins=self.plugins)
+        if config.show:
+            self.show(config, prepared)
+        facts = model_config(config, prepared.tokenizer)
+        materials = self.plan(config, prepared, facts, folder)
+        if config.check:
+            self.say(_table(materials.plan.lines()))
+            return None
+        return self.train(materials)
+
+    def decode(self) -> RunConfig:
+        """The typed configuration, judged as a whole; a resumed run without a recipe takes the saved one."""
+        from trainer.arguments import HOMES
+        from trainer.checks import check
+        from trainer.config import RunConfig
+
+        data = self.composed.data
+        given = self.composed.given
+        if data.get("resume") and self.composed.recipe is None:
+            data = overlay(_saved(data.get("output_dir"), data["resume"]), data, given)
+        config = decode(RunConfig, data, homes=HOMES)
+        check(config, given)
+        return config
+
+    def show(self, config: RunConfig, prepared: Any) -> None:
+        """Print a few training documents, coloured by what is supervised."""
+        from processors import show
+
+        for name, rows in prepared.train.items():
+            for index in range(min(config.show, len(rows))):
+                self.say(f"{name}, {rows.place(index)}:\n{show(rows.document(index), prepared.tokenizer)}\n")
+
+    def plan(self, config: RunConfig, prepared: Any, facts: Any, folder: Any) -> Materials:
+        """The numbers of the run; from here on torch is there."""
+        from trainer.data.rows import RowSet, rows_without_target
+        from trainer.seeding import set_threads
+
+        threads = set_threads(config.training.num_threads, self.environment.local_world_size)
+        rows = None
+        if not config.data.streaming:
+            seed = config.training.seed if config.training.data_seed is None else config.training.data_seed
+            rows = RowSet(
+                list(prepared.train.values()),
+                weights=[source.weight for source in config.data.train.values()],
+                seed=seed,
+                capacity=config.data.max_length if config.data.packing else None,
+            )
+            _refuse_empty(rows_without_target(rows))
+        from trainer.build import planned
+
+        notes = [*prepared.notes, *self._notes(config, facts), *(folder.notes if folder else ())]
+        return planned(config, prepared, facts, rows, folder, threads, self.environment.world_size, notes)
+
+    def _notes(self, config: RunConfig, facts: Any) -> list[str]:
+        notes = [f"plug-in {name} ({version[:12]})" for name, version in self.loaded.items()]
+        if config.model.path is not None:
+            notes.append(f"model.path={config.model.path} gives weights, tokenizer and chat template.")
+        longest = getattr(facts, "max_position_embeddings", None)
+        if longest is not None and config.data.max_length > longest:
+            notes.append(f"data.max_length={config.data.max_length} is beyond the {longest} positions of the model.")
+        return notes
+
+    def train(self, materials: Materials) -> float | None:
+        """Build and train; every rank comes here."""
+        from trainer import build, loop, run_folder
+        from trainer.ranks.ranks import Ranks
+
+        began = time.perf_counter()
+        config = materials.config
+        ranks = Ranks(
+            use_cpu=config.parallel.use_cpu, bf16=config.precision.bf16, timeout_seconds=config.parallel.ddp_timeout
+        )
+        folder = ranks.gather(materials.folder)[0]  # rank 0 decided it, before anything is written
+        materials = replace(materials, folder=folder)
+        if folder.checkpoint is not None:
+            for note in run_folder.compare_with(folder, encode(config), materials.plan.rows_per_step):
+                self.say(note)
+        if ranks.is_main:
+            run_folder.open_folder(folder, self.say)
+            run_folder.write(folder, encode(config), materials.plan.to_dict())
+            self.say(_table(materials.plan.lines()))
+        ranks.barrier()
+        run = build.build_run(materials, ranks)
+        if folder.checkpoint is not None:
+            for note in run.checkpointer.restore(run, folder.checkpoint):
+                self.say(note)
+            self.say(f"going on from {folder.checkpoint} (step {folder.step}).")
+        if ranks.is_main:
+            run.metrics_file.cut_after(run.state.global_step)
+        with run.interrupt:
+            loop.train(run)
+        return self.finish(run, materials, time.perf_counter() - began)
+
+    def finish(self, run: Run, materials: Materials, seconds: float) -> float | None:
+        """The final model, the results, and what one can do next; raises ``Stopped`` after a signal."""
+        from trainer import run_folder
+
+        path = materials.folder.path
+        again = f"train.py resume={shlex.quote(str(run.checkpointer.last_saved))}"
+        run.batches.close()
+        if run.stop_requested:
+            run.ranks.close()
+            raise Stopped(
+                run.interrupt.signal_number or signal.SIGTERM,
+                f"stopped by a signal at step {run.state.global_step}, saved; go on with: {again}",
+            )
+        run.checkpointer.save_final(run)
+        results = run.results()
+        if run.ranks.is_main:
+            run_folder.write_results(materials.folder, {**results, "train_runtime": seconds})
+        recipe = f"+recipe={self.composed.recipe} " if self.composed.recipe else ""
+        self.say(
+            _table(
+                [
+                    ("finished", f"{run.state.global_step} steps in {seconds:.0f} s, {results['metric_name']} {results['metric']:.4f}"),
+                    ("run folder", str(path)),
+                    ("train on", f"{again} training.max_steps={2 * run.state.global_step}" if run.checkpointer.last_saved else "no checkpoint"),
+                    ("start anew from it", f"train.py {recipe}model.path={shlex.quote(str(path))}"),
+                ]
+            )
+        )
+        run.ranks.close()
+        return results["metric"]
+
+
+def overlay(saved: dict[str, Any], composed: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """The saved configuration with what was typed on the command line on top."""
+    for path, where in given.items():
+        if where == "command line":
+            *sections, leaf = path.split(".")
+            source: Any = composed
+            target = saved
+            for name in sections:
+                source, target = source[name], target.setdefault(name, {})
+            target[leaf] = source[leaf]
+    saved.pop("check", None)
+    return saved | {key: composed[key] for key in ("resume", "output_dir", "check") if key in composed}
+
+
+def _saved(output_dir: str | None, resume: str) -> dict[str, Any]:
+    from trainer import run_folder
+
+    folder = run_folder.find(output_dir, resume, None)
+    if folder.checkpoint is None:
+        raise ConfigError(f"resume: {folder.path} has no checkpoint to take a configuration from; name a recipe.")
+    return run_folder.saved_config(folder)
+
+
+def _refuse_empty(places: Sequence[str]) -> None:
+    from conf.errors import DataError
+
+    if places:
+        shown = ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
+        raise DataError(f"{shown}: no token of these rows is supervised; remove them, or raise data.max_length.")
+
+
+def _only_asks(words: Sequence[str]) -> bool:
+    return any(word in ("--help", "-h", "--cfg", "-c", "--hydra-help", "--version") for word in words)
+
+
+def _table(lines: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _nothing(text: str) -> None:
+    """What a rank other than the main one says."""
+
+
+def _fail(message: str, status: int, environment: LaunchEnvironment) -> None:
+    if environment.is_main:
+        for line in message.splitlines():
+            print(f"train.py: {line}", file=sys.stderr)
+        print(f"train.py: exit status {status}", file=sys.stderr, flush=True)
+    if environment.world_size > 1:
+        os._exit(status)  # not through the process group's teardown, which would wait for the others
+    sys.exit(status)

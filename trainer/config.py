@@ -1,0 +1,284 @@
+"""What a run was asked to do: ``RunConfig``, frozen, nested by owner, and free of torch.
+
+Leaf names are the reference's wherever it has one (main_classes/trainer, TrainingArguments), and so are the
+defaults, but for the deliberate exceptions that ``trainer.arguments`` lists. Defaults live here; a file of
+``conf/`` says only what differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from conf.decode import Chosen, OneOf
+from trainer.data.sources import SourceOptions
+
+Interval = Literal["no", "steps", "epoch"]
+
+
+def _at_least(section: object, **bounds: float) -> None:
+    for name, bound in bounds.items():
+        if getattr(section, name) < bound:
+            raise ValueError(f"{name}: at least {bound} is wanted, {getattr(section, name)} was given.")
+
+
+def _interval(section: object, name: str) -> None:
+    """Steps are whole from 1 on, a share of all steps below 1."""
+    value = getattr(section, name)
+    if value is not None and (value <= 0 or (value >= 1 and value != int(value))):
+        raise ValueError(f"{name}: whole steps, or a share of all steps below 1, is wanted, {value} was given.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSection:
+    """Where the model comes from: a preset (random weights), or a folder with weights."""
+
+    name: str = "llama"
+    preset: str | None = None
+    path: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] = "sdpa"
+    given: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerSection:
+    """A tokenizer from a folder (``path``), or trained on the training data (``train``)."""
+
+    path: str | None = None
+    train: Literal["bpe"] | None = None
+    vocab_size: int = 4096
+    min_frequency: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessorSection:
+    """What turns a raw row into model inputs."""
+
+    tokenizer: TokenizerSection = TokenizerSection()
+    chat_template: str | None = None
+    given: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceSection(SourceOptions):
+    """One data source; ``format`` is a name of ``processors.FORMATS``, or a mapping with that name and options."""
+
+    format: Annotated[Chosen, OneOf(catalog="processors:FORMATS")]  # type: ignore[assignment]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSection:
+    """Sources, and how their rows become batches."""
+
+    train: dict[str, SourceSection] = field(default_factory=dict)
+    validation: dict[str, SourceSection] = field(default_factory=dict)
+    max_length: int = 1024
+    packing: bool = False
+    streaming: bool = False
+    shuffle: bool = True
+    shuffle_block: int = 1024
+    max_truncated: float = 0.01
+    cache_dir: str | None = None
+    dataloader_num_workers: int = 0
+    dataloader_prefetch_factor: int | None = None
+    dataloader_drop_last: bool = False
+    dataloader_pin_memory: bool = True
+    dataloader_persistent_workers: bool = False
+    remove_unused_columns: bool = True
+    label_names: tuple[str, ...] | None = None
+    group_by_length: bool = False
+    length_column_name: str = "length"
+    sortish_sampler: bool = False
+    given: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(self, max_length=2, dataloader_num_workers=0, shuffle_block=1)
+        if not 0 <= self.max_truncated <= 1:
+            raise ValueError(f"max_truncated: a share between 0 and 1 is wanted, {self.max_truncated} was given.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSection:
+    """How long, how much at a time, and from which seeds."""
+
+    num_train_epochs: float = 3.0
+    max_steps: int = -1
+    per_device_train_batch_size: int = 8
+    gradient_accumulation_steps: int = 1
+    max_grad_norm: float | None = 1.0
+    seed: int = 42
+    data_seed: int | None = None
+    num_threads: int | None = None
+    full_determinism: bool = False
+    gradient_checkpointing: bool = False
+    gradient_checkpointing_kwargs: dict[str, Any] | None = None
+    label_smoothing_factor: float = 0.0
+    neftune_noise_alpha: float | None = None
+    average_tokens_across_devices: bool = True
+    auto_find_batch_size: bool = False
+    torch_compile: bool = False
+    torch_compile_backend: str | None = None
+    torch_compile_mode: str | None = None
+    torch_empty_cache_steps: int | None = None
+    use_liger_kernel: bool = False
+    liger_kernel_config: dict[str, bool] | None = None
+    use_cache: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(self, per_device_train_batch_size=1, gradient_accumulation_steps=1)
+        if self.max_steps == 0 or self.max_steps < -1:
+            raise ValueError(f"max_steps: a count of steps, or -1 for none, is wanted, {self.max_steps} was given.")
+        if self.max_steps == -1 and self.num_train_epochs <= 0:
+            raise ValueError(f"num_train_epochs: more than 0 is wanted, {self.num_train_epochs} was given.")
+        if self.num_threads is not None:
+            _at_least(self, num_threads=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrecisionSection:
+    """The number formats of the computation; everything is fp32 unless asked for."""
+
+    bf16: bool = False
+    fp16: bool = False
+    bf16_full_eval: bool = False
+    fp16_full_eval: bool = False
+    tf32: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelSection:
+    """How the processes share the work."""
+
+    use_cpu: bool = False
+    local_rank: int = -1
+    ddp_backend: str | None = None
+    ddp_find_unused_parameters: bool | None = None
+    ddp_bucket_cap_mb: int | None = None
+    ddp_broadcast_buffers: bool | None = None
+    ddp_timeout: int = 1800
+    fsdp: str | None = None
+    fsdp_config: dict[str, Any] | str | None = None
+    deepspeed: dict[str, Any] | str | None = None
+    accelerator_config: dict[str, Any] | str | None = None
+    parallelism_config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSection:
+    """When and how the validation data is looked at."""
+
+    eval_strategy: Interval = "no"
+    eval_steps: float | None = None
+    eval_delay: float = 0
+    eval_on_start: bool = False
+    per_device_eval_batch_size: int = 8
+    metric_for_best_model: str | None = None
+    greater_is_better: bool | None = None
+    eval_accumulation_steps: int | None = None
+    prediction_loss_only: bool = False
+    include_for_metrics: tuple[str, ...] = ()
+    eval_do_concat_batches: bool = True
+    batch_eval_metrics: bool = False
+    eval_use_gather_object: bool = False
+
+    def __post_init__(self) -> None:
+        _at_least(self, per_device_eval_batch_size=1)
+        _interval(self, "eval_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSection:
+    """When a checkpoint is written, and which are kept."""
+
+    save_strategy: Literal["no", "steps", "epoch", "best"] = "steps"
+    save_steps: float = 500
+    save_total_limit: int | None = None
+    max_shard_size: int = 5 * 10**9
+    save_only_model: bool = False
+    load_best_model_at_end: bool = False
+    enable_jit_checkpoint: bool = True
+    restore_callback_states_from_checkpoint: bool = True
+    ignore_data_skip: bool = False
+    save_on_each_node: bool = False
+
+    def __post_init__(self) -> None:
+        _interval(self, "save_steps")
+        if self.save_total_limit is not None:
+            _at_least(self, save_total_limit=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoggingSection:
+    """What is said, when, and to whom."""
+
+    logging_strategy: Interval = "steps"
+    logging_steps: float = 500
+    logging_first_step: bool = False
+    logging_nan_inf_filter: bool = False
+    run_name: str | None = None
+    report_to: str | tuple[str, ...] = "none"
+    project: str = "stockpot"
+    trackio_space_id: str | None = None
+    log_level: str = "passive"
+    log_level_replica: str = "warning"
+    log_on_each_node: bool = True
+    logging_dir: str | None = None
+    disable_tqdm: bool | None = None
+    include_num_input_tokens_seen: str | bool = "no"
+    skip_memory_metrics: bool = True
+    debug: str | tuple[str, ...] = ""
+
+    def __post_init__(self) -> None:
+        _interval(self, "logging_steps")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HubSection:
+    """Publishing to a model hub; never on unless asked."""
+
+    push_to_hub: bool = False
+    hub_model_id: str | None = None
+    hub_strategy: str = "every_save"
+    hub_token: str | None = None
+    hub_private_repo: bool | None = None
+    hub_always_push: bool = False
+    hub_revision: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSection:
+    """Generation during evaluation (sequence to sequence)."""
+
+    predict_with_generate: bool = False
+    generation_max_length: int | None = None
+    generation_num_beams: int | None = None
+    generation_config: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Everything that one run was asked to do."""
+
+    output_dir: str | None = None
+    resume: str | None = None
+    check: bool = False
+    show: int = 0
+    task: Literal["train"] = "train"
+    model: ModelSection = ModelSection()
+    processor: ProcessorSection = ProcessorSection()
+    data: DataSection = DataSection()
+    objective: Annotated[Chosen, OneOf(catalog="trainer.objectives:CATALOG", default="causal_lm")]
+    optimizer: Annotated[Chosen, OneOf(catalog="trainer.optimizers:CATALOG", default="adamw_torch_fused")]
+    schedule: Annotated[Chosen, OneOf(catalog="trainer.schedules:CATALOG", default="linear")]
+    training: TrainingSection = TrainingSection()
+    precision: PrecisionSection = PrecisionSection()
+    parallel: ParallelSection = ParallelSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    checkpoint: CheckpointSection = CheckpointSection()
+    logging: LoggingSection = LoggingSection()
+    callbacks: dict[str, Annotated[Chosen, OneOf(catalog="callbacks:CATALOG")]] = field(default_factory=dict)
+    hub: HubSection = HubSection()
+    generation: GenerationSection = GenerationSection()

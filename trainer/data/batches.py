@@ -1,0 +1,260 @@
+"""The stream of optimizer steps: which rows, in which order, on which rank, from any step on.
+
+Everything here is a function of the step's number. With G = per-device batch * accumulation * ranks and p the
+keyed permutation of the epoch, step s of the epoch trains on rows p[s*G : (s+1)*G], however G is split up;
+each of its micro-batches takes per-device * ranks rows, and each rank its per-device share of those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence, Iterator
+from itertools import chain, count, islice
+from typing import Any, NamedTuple, TypeVar
+
+import numpy as np
+
+from conf.errors import CheckpointError, DataError
+from trainer.data.cache import Document
+from trainer.data.loading import MicroBatch, load, silenced
+from trainer.data.order import Bijection, key
+from trainer.data.rows import RowSet
+
+ROWS_AT_ONCE = 4096  # positions of the permutation computed together
+
+Item = TypeVar("Item")
+Collator = Callable[[Sequence[Mapping[str, Any]]], MicroBatch]
+
+
+class Share(NamedTuple):
+    """What one rank does in one micro-batch: these rows; silenced, their targets do not count."""
+
+    epoch: int
+    rows: list[int]
+    silent: bool
+
+
+class Schedule:
+    """Which rows each rank trains on in each step; numbers alone, nothing is read."""
+
+    def __init__(
+        self,
+        num_rows: int,
+        *,
+        seed: int,
+        per_device_batch_size: int,
+        accumulation: int,
+        rank: int,
+        world_size: int,
+        shuffle: bool,
+        drop_last: bool,
+    ):
+        assert 0 <= rank < world_size
+        assert min(per_device_batch_size, accumulation) > 0
+        self.num_rows, self.seed, self.shuffle = num_rows, seed, shuffle
+        self.rank, self.world_size = rank, world_size
+        self.per_device = per_device_batch_size
+        self.rows_per_micro_batch = per_device_batch_size * world_size
+        self.rows_per_step = self.rows_per_micro_batch * accumulation
+        whole, rest = divmod(num_rows, self.rows_per_step)
+        self.steps_per_epoch = whole + (rest > 0 and not drop_last)
+        if self.steps_per_epoch == 0:
+            raise DataError(
+                f"{num_rows} rows do not fill a step of {self.rows_per_step}, and an incomplete last step is "
+                "dropped; use more data, a smaller batch, or keep the last step."
+            )
+        self._steps_at_once = max(1, ROWS_AT_ONCE // self.rows_per_step)
+        self._drawn: tuple[tuple[int, int], np.ndarray] | None = None
+
+    def step_rows(self, step: int) -> np.ndarray:
+        """The rows of a step (counted from the start of training) over all ranks, in their order."""
+        epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
+        block, step_of_block = divmod(step_of_epoch, self._steps_at_once)
+        if self._drawn is None or self._drawn[0] != (epoch, block):
+            self._drawn = (epoch, block), self._draw(epoch, block)
+        start = step_of_block * self.rows_per_step
+        return self._drawn[1][start : start + self.rows_per_step]
+
+    def _draw(self, epoch: int, block: int) -> np.ndarray:
+        """The rows of some steps in a row: to draw them one step at a time costs a hundred times as much."""
+        size = self._steps_at_once * self.rows_per_step
+        positions = np.arange(block * size, min((block + 1) * size, self.num_rows))
+        if not self.shuffle:
+            return positions
+        return Bijection(self.num_rows, key(self.seed, epoch, "order")).take(positions)
+
+    def num_micro_batches(self, step: int) -> int:
+        """Micro-batches of a step, the same on every rank."""
+        return -(-len(self.step_rows(step)) // self.rows_per_micro_batch)
+
+    def shares(self, step: int) -> list[Share]:
+        """This rank's micro-batches of a step, as many as every other rank has."""
+        epoch, rows = step // self.steps_per_epoch, self.step_rows(step).tolist()
+        shares = shares_of(rows, per_device=self.per_device, rank=self.rank, world_size=self.world_size)
+        return [Share(epoch, own, silent) for own, silent in shares]
+
+
+def shares_of(
+    rows: list[Item], *, per_device: int, rank: int, world_size: int
+) -> list[tuple[list[Item], bool]]:
+    """One rank's part of each micro-batch of a step with these rows, and whether it is to be silent.
+
+    In a short last step a rank may have no row left where another has one; it then repeats a row of that
+    micro-batch in silence, because ranks that train together must go through equally many backward passes.
+    """
+    shares = []
+    for start in range(0, len(rows), per_device * world_size):
+        micro_batch = rows[start : start + per_device * world_size]
+        own = micro_batch[rank * per_device : (rank + 1) * per_device]
+        shares.append((own or micro_batch[:1], not own))
+    return shares
+
+
+def with_key(document: Document, sample_key: int) -> dict[str, Any]:
+    """The document with the integer that a random collator draws from."""
+    return {**document, "sample_key": sample_key}
+
+
+class _Collated:
+    """Makes the micro-batch of a share; the part of a stream that its worker processes hold."""
+
+    def __init__(self, rows: RowSet, seed: int, collator: Collator):
+        self.rows, self.seed, self.collator = rows, seed, collator
+        self.keyed = getattr(collator, "random", False)
+
+    def __getitem__(self, share: Share) -> MicroBatch:
+        documents: list[dict[str, Any]] = [d for row in share.rows for d in self.rows.documents(row)]
+        if self.keyed:
+            numbers = [number for row in share.rows for number in self.rows.numbers(row)]
+            keys = (key(self.seed, share.epoch, "sample", number) for number in numbers)
+            documents = [with_key(*pair) for pair in zip(documents, keys, strict=True)]
+        batch = self.collator(documents)
+        return silenced(batch) if share.silent else batch
+
+
+class Batches:
+    """An endless stream of optimizer steps over a row set, epoch after epoch, resumable at every step.
+
+    ``next(batches)`` gives this rank's micro-batches of one step; a step never crosses an epoch's end, where
+    it may be short unless ``drop_last``. After it ``step`` counts the steps given out, ``epoch`` is the same
+    in epochs, and ``is_epoch_end`` tells whether that step was its epoch's last. With ``num_workers``
+    processes micro-batches are made ahead, ``prefetch_factor`` in each; what was not asked for yet does not
+    count.
+
+    A collator whose attribute ``random`` is true finds in each document a ``sample_key``, an integer made of
+    (seed, epoch, document), to draw from.
+    """
+
+    def __init__(
+        self,
+        rows: RowSet,
+        collator: Collator,
+        *,
+        seed: int,
+        per_device_batch_size: int,
+        accumulation: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        num_workers: int = 0,
+        prefetch_factor: int = 2,
+        start_step: int = 0,
+    ):
+        """Raises DataError if ``drop_last`` leaves no step at all."""
+        self.rows = rows
+        self.schedule = Schedule(
+            len(rows),
+            seed=seed,
+            per_device_batch_size=per_device_batch_size,
+            accumulation=accumulation,
+            rank=rank,
+            world_size=world_size,
+            shuffle=shuffle,
+            drop_last=drop_last,
+        )
+        self.step = start_step
+        self._collated = _Collated(rows, seed, collator)
+        self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
+        self._loaded: Generator[MicroBatch, None, None] | None = None
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.schedule.steps_per_epoch
+
+    @property
+    def epoch(self) -> float:
+        """Epochs done so far, with the fraction of the one under way."""
+        return self.step / self.steps_per_epoch
+
+    @property
+    def is_epoch_end(self) -> bool:
+        """Whether the step given out last was the last of its epoch."""
+        return self.step > 0 and self.step % self.steps_per_epoch == 0
+
+    def __iter__(self) -> Batches:
+        return self
+
+    def __next__(self) -> list[MicroBatch]:
+        if self._loaded is None:
+            wanted = chain.from_iterable(map(self.schedule.shares, count(self.step)))
+            self._loaded = load(self._collated, wanted, self._num_workers, self._prefetch_factor)
+        micro_batches = list(islice(self._loaded, self.schedule.num_micro_batches(self.step)))
+        self.step += 1
+        return micro_batches
+
+    def skip_epoch(self) -> None:
+        """Leave out what is left of the epoch under way."""
+        self.close()
+        self.step = -(-self.step // self.steps_per_epoch) * self.steps_per_epoch
+
+    def places(self, step: int | None = None) -> list[str]:
+        """Where this rank's rows of a step (by default the last given out) came from, as ``file:line``."""
+        shares = self.schedule.shares(self.step - 1 if step is None else step)
+        rows = (row for share in shares if not share.silent for row in share.rows)
+        return [place for row in rows for place in self.rows.places(row)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position, the same on every rank; with the two numbers that give it its meaning."""
+        return {"step": self.step, "rows": len(self.rows), "rows_per_step": self.schedule.rows_per_step}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go to a position; costs the same wherever it is. CheckpointError if it is one of other data."""
+        for name, now in self.state_dict().items():
+            if name != "step" and state[name] != now:
+                raise CheckpointError(
+                    f"the data position was saved with {state[name]} {name.replace('_', ' ')} and there are "
+                    f"{now} now; continue with the same data and global batch size, or start a new run."
+                )
+        self.close()
+        self.step = state["step"]
+
+    def close(self) -> None:
+        """Stop the worker processes; the next step starts them again."""
+        if self._loaded is not None:
+            self._loaded.close()
+            self._loaded = None
+
+
+class EvaluationBatches:
+    """One pass over a row set in its order, again at each iteration; this rank's micro-batches only."""
+
+    def __init__(
+        self, rows: RowSet, collator: Collator, *, per_device_batch_size: int, rank: int = 0, world_size: int = 1
+    ):
+        self.schedule = Schedule(
+            len(rows),
+            seed=0,
+            per_device_batch_size=per_device_batch_size,
+            accumulation=1,
+            rank=rank,
+            world_size=world_size,
+            shuffle=False,
+            drop_last=False,
+        )
+        self._collated = _Collated(rows, 0, collator)
+
+    def __iter__(self) -> Iterator[MicroBatch]:
+        for step in range(self.schedule.steps_per_epoch):
+            for share in self.schedule.shares(step):
+                if not share.silent:
+                    yield self._collated[share]

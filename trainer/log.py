@@ -1,0 +1,103 @@
+"""What a run says of itself: the open window of a log line, and the file of all lines.
+
+A line's loss is sum / weight over all steps since the last line, so nothing depends on how often one logs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+COUNTERS = ("tokens_slots", "tokens_non_pad", "tokens_supervised")
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepResult:
+    """One optimizer step over all ranks: summed terms and their weights, the gradient's norm, token counts."""
+
+    sums: Mapping[str, float]
+    weights: Mapping[str, float]
+    grad_norm: float
+    learning_rate: float
+    counters: Mapping[str, int]
+
+
+class LogWindow:
+    """Collects steps until a line is logged. Token counters run from the beginning of the training."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, float] = {}
+        self.weights: dict[str, float] = {}
+        self.counters: dict[str, int] = dict.fromkeys(COUNTERS, 0)
+        self.total_sum = 0.0
+        self.total_weight = 0.0
+        self._last: StepResult | None = None
+
+    def add(self, step: StepResult) -> None:
+        for term, value in step.sums.items():
+            self.sums[term] = self.sums.get(term, 0.0) + value
+            self.weights[term] = self.weights.get(term, 0.0) + step.weights[term]
+        first = next(iter(step.sums))
+        self.total_sum += step.sums[first]
+        self.total_weight += step.weights[first]
+        for name in COUNTERS:
+            self.counters[name] += step.counters[name]
+        self._last = step
+
+    def line(self) -> dict[str, Any]:
+        """The window as one log line; the window is empty afterwards."""
+        assert self._last is not None, "nothing was added since the start"
+        values: dict[str, Any] = {term: self.sums[term] / self.weights[term] for term in self.sums if self.weights[term]}
+        values |= {"learning_rate": self._last.learning_rate, "grad_norm": self._last.grad_norm, **self.counters}
+        self.sums, self.weights = {}, {}
+        return values
+
+    @property
+    def is_empty(self) -> bool:
+        return not self.sums
+
+    @property
+    def mean_loss(self) -> float:
+        """The loss over the whole training so far."""
+        return self.total_sum / self.total_weight if self.total_weight else 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        keys = ("sums", "weights", "counters", "total_sum", "total_weight")
+        return {key: getattr(self, key) for key in keys}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        for key, value in state.items():
+            setattr(self, key, value)
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one JSON object a line, appended; NaN and infinity are written as they are."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def append(self, line: Mapping[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_after(self, step: int) -> None:
+        """Keep the lines up to ``step`` (those of a run that goes on from there), replacing the file at once."""
+        if not self.path.exists():
+            return
+        kept = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                if json.loads(line)["step"] <= step:
+                    kept.append(line + "\n")
+            except (ValueError, KeyError):
+                continue  # the line that a kill cut short
+        staged = self.path.with_suffix(".jsonl.new")
+        with staged.open("w", encoding="utf-8") as file:
+            file.writelines(kept)
+            file.flush()
+            os.fsync(file.fileno())
+        staged.replace(self.path)

@@ -1,0 +1,89 @@
+"""The training loop: what training is, on one page.
+
+One step is one optimizer update. Its micro-batches are run one after the other; every loss is a sum that is
+divided once by the weight (tokens, examples) of the whole step over all ranks, so that the update does not
+depend on how the step was split. Logging, evaluating, saving and stopping are done when the control's flags
+say so; callbacks set them.
+"""
+
+from __future__ import annotations
+
+import math
+
+from conf.errors import NonFiniteError
+from trainer.log import StepResult
+from trainer.run import Run
+from trainer.state import TrainerState
+
+
+def train(run: Run) -> TrainerState:
+    """Train until ``state.max_steps``, or until a callback or a signal stops it.
+
+    Raises ``NonFiniteError`` before any update is made from a loss or gradient that is not finite.
+    """
+    state, control, tell = run.state, run.control, run.callbacks
+    tell("on_train_begin")
+    if run.evaluate_on_start and state.global_step == 0:
+        run.evaluate(counts=False)
+    run.model.train()
+    while state.global_step < state.max_steps and not control.should_training_stop:
+        if run.at_epoch_start:
+            control.new_epoch()
+            tell("on_epoch_begin")
+        control.new_step()
+        tell("on_step_begin")
+        run.window.add(optimizer_step(run))
+        state.global_step += 1
+        state.epoch = run.batches.epoch
+        tell("on_step_end")
+        act(run)
+        if control.should_epoch_stop:
+            run.batches.skip_epoch()
+        if run.batches.is_epoch_end or state.global_step >= state.max_steps:
+            control.new_step()
+            tell("on_epoch_end")
+            act(run)
+    run.save_last()
+    tell("on_train_end")
+    return state
+
+
+def optimizer_step(run: Run) -> StepResult:
+    """One update from the next micro-batches: weigh, forward and backward each, clip, step."""
+    micro_batches = next(run.batches)
+    weights = run.weigh(micro_batches)
+    run.optimizer.zero_grad(set_to_none=True)
+    partial = []
+    for index, batch in enumerate(micro_batches):
+        with run.ranks.forward(run.model, last=index == len(micro_batches) - 1):
+            loss = run.objective(run.model, run.ranks.to_device(batch))
+        total = sum(run.objective.coefficients[term] * value / weights[term] for term, value in loss.terms.items())
+        run.ranks.backward(total)
+        run.callbacks("on_substep_end")
+        partial.append({term: value.detach() for term, value in loss.terms.items()})
+    grad_norm = run.ranks.clip(run.max_grad_norm)
+    sums = run.reduce(partial)
+    if not (math.isfinite(grad_norm) and all(map(math.isfinite, sums.values()))):
+        raise NonFiniteError(run.describe_non_finite(partial, grad_norm))
+    learning_rate = run.set_learning_rate()
+    run.callbacks("on_pre_optimizer_step")
+    run.optimizer.step()
+    run.callbacks("on_optimizer_step")
+    run.objective.after_update(run.model, run.state)
+    return StepResult(
+        sums=sums, weights=weights, grad_norm=grad_norm, learning_rate=learning_rate, counters=run.counters
+    )
+
+
+def act(run: Run) -> None:
+    """Log, evaluate, save and stop, as the control's flags say, in this order."""
+    control = run.control
+    if run.stop_requested:
+        control.should_training_stop = control.should_save = True
+    if control.should_log and not run.window.is_empty:
+        run.log(run.window.line())
+    if control.should_evaluate:
+        run.evaluate()
+        run.model.train()
+    if control.should_save:
+        run.save()
