@@ -15,7 +15,9 @@ class DefaultFlowCallback(TrainerCallback):
         self, args: Any, state: TrainerState, control: TrainerControl, *, plan: Plan, **kwargs: Any
     ) -> None:
         step = state.global_step
-        if args.logging_strategy == "steps" and (plan.log.includes(step) or (args.logging_first_step and step == 1)):
+        if args.logging_strategy == "steps" and (
+            plan.log.includes(step) or (args.logging_first_step and step == 1)
+        ):
             control.should_log = True
         if args.eval_strategy == "steps" and plan.evaluate.includes(step):
             control.should_evaluate = True

@@ -37,7 +37,13 @@ class ProgressCallback(TrainerCallback):
                 self._draw(state)
 
     def on_log(
-        self, args: Any, state: TrainerState, control: TrainerControl, *, logs: Mapping[str, Any], **kwargs: Any
+        self,
+        args: Any,
+        state: TrainerState,
+        control: TrainerControl,
+        *,
+        logs: Mapping[str, Any],
+        **kwargs: Any,
     ) -> None:
         if not state.is_world_process_zero:
             return
@@ -67,7 +73,10 @@ class ProgressCallback(TrainerCallback):
         parts = [f"step {state.global_step}/{state.max_steps}", f"epoch {state.epoch:.2f}"]
         if "loss" in self._last:
             parts += [f"loss {self._last['loss']:.4f}", f"rate {self._last['learning_rate']:.2e}"]
-        parts += [f"{(state.num_input_tokens_seen - first_tokens) / seconds:,.0f} tokens/s", f"{_time(left)} left"]
+        parts += [
+            f"{(state.num_input_tokens_seen - first_tokens) / seconds:,.0f} tokens/s",
+            f"{_time(left)} left",
+        ]
         return " | ".join(parts)
 
     def _draw(self, state: TrainerState) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import yaml
 
 from conf.decode import leaves
 from conf.errors import ConfigError
-from conf.plugins import nearest, resolve
+from conf.plugins import nearest
 
 CONF = Path(__file__).parent
 RECIPES = CONF.parent / "recipes"
@@ -44,23 +44,30 @@ def recipes(config_dir: Path | None = None) -> dict[str, Path]:
     return {file.stem: file for file in files}
 
 
+def groups(config_dir: Path | None = None) -> dict[str, list[str]]:
+    """The groups that a command line chooses from, each with its options."""
+    found: dict[str, list[str]] = {}
+    for root in filter(None, (CONF, config_dir)):
+        for file in sorted(root.glob("*/*.yaml")):
+            found.setdefault(file.parent.name, []).append(file.stem)
+    return found
+
+
 def describe(recipe: Path) -> str:
     """The one line that a recipe says of itself: its first comment after the package line."""
     comments = (line[1:].strip() for line in recipe.read_text().splitlines() if line.startswith("#"))
     return next((line for line in comments if not line.startswith("@package")), "")
 
 
-def compose(arguments: Sequence[str], *, sweeper: str) -> Composed | None:
-    """Let Hydra take the command line; None when it did it all: a sweep, ``--help``, ``--cfg``.
+def compose(arguments: Sequence[str]) -> Composed | None:
+    """Let Hydra take the command line; None when it answered it all, as for ``--cfg``.
 
-    ``sweeper`` is the address of the class that runs ``--multirun``. Raises ``ConfigError`` where Hydra would
-    print a message of its own and exit.
+    Raises ``ConfigError`` where Hydra would print a message of its own and exit.
     """
     config_dir = _config_dir(arguments)
     known = recipes(config_dir)
     refuse_code([*([] if config_dir is None else config_dir.rglob("*.yaml")), *known.values()])
-    groups = {folder.name for root in (CONF, config_dir) if root for folder in root.iterdir() if folder.is_dir()}
-    words = [rewrite(word, groups) for word in arguments]
+    words = [rewrite(word, groups(config_dir)) for word in arguments]
     chosen = next((word.partition("=")[2] for word in words if word.startswith("+recipe=")), None)
     if chosen is not None and chosen not in known and not re.search(r"[,(*]", chosen):
         raise ConfigError(f"recipe: there is no {chosen!r}; {nearest(chosen, known)}")
@@ -68,7 +75,7 @@ def compose(arguments: Sequence[str], *, sweeper: str) -> Composed | None:
     import hydra
     from omegaconf import DictConfig, OmegaConf
 
-    _register(known, sweeper, sweeping="--multirun" in words or "-m" in words)
+    _register(known)
 
     composed: list[Composed] = []
 
@@ -84,7 +91,7 @@ def compose(arguments: Sequence[str], *, sweeper: str) -> Composed | None:
     return composed[0] if composed else None
 
 
-def rewrite(word: str, groups: set[str]) -> str:
+def rewrite(word: str, groups: Collection[str]) -> str:
     """``a.b=c`` -> ``++a.b=c`` unless it chooses from a group, is already prefixed, or is Hydra's own."""
     key, equals, _ = word.partition("=")
     if not equals or word[0] in "-+~" or key.split(".")[0] == "hydra" or "/" in key or "@" in key:
@@ -171,19 +178,14 @@ def _config_dir(arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def _register(known: Mapping[str, Path], sweeper: str, *, sweeping: bool) -> None:
-    """Tell Hydra of the recipes (a flat folder becomes the group ``recipe``) and of our sweeper."""
+def _register(known: Mapping[str, Path]) -> None:
+    """Tell Hydra of the recipes that ship: a flat folder becomes the group ``recipe``."""
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
     for name, file in known.items():
         if file.parent == RECIPES:
             store.store(group="recipe", name=name, node=_load(file), package="_global_")
-    store.store(group="hydra/sweeper", name="stockpot", node={"_target_": sweeper.replace(":", ".")})
-    if sweeping:
-        from hydra.core.plugins import Plugins
-
-        Plugins.instance().register(resolve(sweeper))
 
 
 class _reworded:  # noqa: N801 - reads as a verb at its one use
@@ -199,7 +201,9 @@ class _reworded:  # noqa: N801 - reads as a verb at its one use
         if isinstance(error, MissingConfigException) and error.missing_cfg_file:
             group, _, option = error.missing_cfg_file.rpartition("/")
             options = [name for name in error.options or [] if name != option]
-            raise ConfigError(f"{group or 'config'}: there is no {option!r}; {nearest(option, options)}") from None
+            raise ConfigError(
+                f"{group or 'config'}: there is no {option!r}; {nearest(option, options)}"
+            ) from None
         if isinstance(error, OverrideParseException):
             word = error.override.lstrip("+")
             raise ConfigError(

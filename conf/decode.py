@@ -45,17 +45,26 @@ class Chosen:
         return getattr(self.options, attribute)
 
 
-def decode(cls: type[T], data: Mapping[str, Any], *, homes: Mapping[str, str] | None = None) -> T:
-    """Make a ``cls`` of plain data.
+def decode(cls: type[T], data: Mapping[str, Any]) -> T:
+    """Make a ``cls`` of plain data. Raises ``ConfigError`` that carries every problem, each with its path."""
+    value, problems = decode_leniently(cls, data)
+    if problems:
+        raise ConfigError(problems.values())
+    assert value is not None
+    return value
 
-    ``homes`` maps a leaf name to the path where it lives, for the hint when it is given at another place.
-    Raises ``ConfigError`` that carries every problem, each with its path.
+
+def decode_leniently(
+    cls: type[T], data: Mapping[str, Any], *, homes: Mapping[str, str] | None = None
+) -> tuple[T | None, dict[str, str]]:
+    """A ``cls`` with defaults where the data is wrong (None if that cannot be), and the problems by path.
+
+    So that more can be said about the rest. ``homes`` maps a leaf name to the path where it lives, for the
+    hint when it is given at another place.
     """
     reader = _Reader(homes or {})
     value = reader.dataclass(cls, data, "")
-    if reader.problems:
-        raise ConfigError(reader.problems)
-    return value
+    return (None if value is MISSING else value), reader.problems
 
 
 def decode_fields(cls: type, data: Mapping[str, Any], path: str) -> dict[str, Any]:
@@ -63,7 +72,7 @@ def decode_fields(cls: type, data: Mapping[str, Any], path: str) -> dict[str, An
     reader = _Reader({})
     values = {key: value for key, value in reader.fields(cls, data, path) if value is not MISSING}
     if reader.problems:
-        raise ConfigError(reader.problems)
+        raise ConfigError(reader.problems.values())
     return values
 
 
@@ -104,10 +113,10 @@ class _Reader:
 
     def __init__(self, homes: Mapping[str, str]):
         self.homes = homes
-        self.problems: list[str] = []
+        self.problems: dict[str, str] = {}
 
     def problem(self, path: str, text: str) -> Any:
-        self.problems.append(f"{path}: {text}")
+        self.problems[path] = f"{path}: {text}"
         return MISSING
 
     def wrong(self, path: str, value: Any, wanted: str) -> Any:
@@ -118,12 +127,12 @@ class _Reader:
     def dataclass(self, cls: type, data: Any, path: str) -> Any:
         if not isinstance(data, Mapping):
             return self.wrong(path, data, "a mapping")
-        before = len(self.problems)
-        values = dict(self.fields(cls, data, path))
+        given = dict(self.fields(cls, data, path))
+        values = {name: value for name, value in given.items() if value is not MISSING}
         for field in dataclasses.fields(cls):
             if field.init and field.name not in values:
-                self.fill(field, _hints(cls)[field.name], values, path)
-        if len(self.problems) > before:
+                self.fill(field, _hints(cls)[field.name], values, path, wrong=field.name in given)
+        if any(f.init and f.name not in values and not _has_default(f) for f in dataclasses.fields(cls)):
             return MISSING
         try:
             return cls(**values)
@@ -138,14 +147,16 @@ class _Reader:
             else:
                 yield key, self.value(hints[key], value, _join(path, key))
 
-    def fill(self, field: dataclasses.Field[Any], hint: Any, values: dict[str, Any], path: str) -> None:
-        """What was not given and has no default: a section's default choice, else a problem."""
-        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
+    def fill(
+        self, field: dataclasses.Field[Any], hint: Any, values: dict[str, Any], path: str, *, wrong: bool
+    ) -> None:
+        """What has no value and no default: a section's default choice, else a problem unless it was named."""
+        if _has_default(field):
             return
         choice = _one_of(hint)
         if choice is not None and choice.default is not None:
             values[field.name] = self.chosen(choice, {}, _join(path, field.name))
-        else:
+        elif not wrong:
             self.problem(_join(path, field.name), "a value is required and none was given.")
 
     def unknown(self, path: str, key: str, known: Mapping[str, Any]) -> None:
@@ -153,7 +164,8 @@ class _Reader:
         if home and home != _join(path, key):
             self.problem(_join(path, key), f"no such key here; {key!r} lives at {home!r}.")
         else:
-            self.problem(_join(path, key), f"no such key; {nearest(key, [*known])}")
+            prefix = f"{path}." if path else ""
+            self.problem(_join(path, key), f"no such key; {nearest(key, [*known], prefix)}")
 
     def chosen(self, choice: OneOf, data: Any, path: str) -> Any:
         if isinstance(data, str):
@@ -166,8 +178,7 @@ class _Reader:
         try:
             options = options_of(choice.entries(), name, _join(path, "name"))
         except ConfigError as error:
-            self.problems.extend(error.problems)
-            return MISSING
+            return self.problem(_join(path, "name"), error.problems[0].partition(": ")[2])
         given = {key: value for key, value in data.items() if key != "name"}
         value = self.dataclass(options, given, path)
         return MISSING if value is MISSING else Chosen(name, value)
@@ -183,7 +194,7 @@ class _Reader:
             if choice is not None and isinstance(value, Mapping):
                 value = {"name": key, **value}
             values[str(key)] = self.value(item, value, _join(path, key))
-        return MISSING if MISSING in values.values() else values
+        return {key: value for key, value in values.items() if value is not MISSING}
 
     # -- values ------------------------------------------------------------------------------------
 
@@ -235,6 +246,10 @@ class _Reader:
             return self.wrong(path, value, "a list")
         items = [self.value(item, element, f"{path}[{i}]") for i, element in enumerate(value)]
         return MISSING if MISSING in items else tuple(items)
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING
 
 
 def _one_of(hint: Any) -> OneOf | None:

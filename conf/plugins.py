@@ -47,8 +47,10 @@ def _entry(catalog: Catalog, name: str, path: str) -> tuple[str, ...]:
     return (entry,) if isinstance(entry, str) else entry
 
 
-def nearest(given: str, known: Iterable[str]) -> str:
+def nearest(given: str, known: Iterable[str], prefix: str = "") -> str:
     """The end of an error sentence: the closest known spelling, or all of them when none is close."""
     known = sorted(known)
-    close = get_close_matches(str(given), known, n=1, cutoff=0.6)
-    return f"did you mean {close[0]!r}?" if close else "known are " + ", ".join(known) + "."
+    close = get_close_matches(str(given), known, n=1, cutoff=0.55)
+    if close:
+        return f"did you mean {prefix + close[0]!r}?"
+    return f"known are {', '.join(known)}." if known else "there are none here."

@@ -102,7 +102,7 @@ class Composition:
 
 def _settle(model: TaskModel, report: LoadReport, folder: str | Path, device: torch.device | str) -> None:
     """Draw a head that the files do not have; refuse any other gap."""
-    head = {key for name, key in _head_keys(model).items()}
+    head = _head_keys(model)
     gaps = [key for key in report.missing if key not in head]
     gaps += [mismatch.key for mismatch in report.mismatched]
     if gaps:
@@ -116,9 +116,9 @@ def _settle(model: TaskModel, report: LoadReport, folder: str | Path, device: to
         model.head.init_weights(model.config.initializer_range)
 
 
-def _head_keys(model: TaskModel) -> dict[str, str]:
-    names = [name for name, _ in model.named_parameters() if name.startswith("head.")]
-    return {name: model.keymap.to_checkpoint(name) for name in names}
+def _head_keys(model: TaskModel) -> set[str]:
+    names = (name for name, _ in model.named_parameters() if name.startswith("head."))
+    return {model.keymap.to_checkpoint(name) for name in names}
 
 
 AutoModel = Composition(head=None)

@@ -29,7 +29,10 @@ class TaskModel(nn.Module):
     def __init__(self, backbone: nn.Module, head: nn.Module | None, config: ModelConfig):
         super().__init__()
         self.backbone, self.head, self.config = backbone, head, config
-        self.keymap = _keymap(config, None if head is None else head.name)
+        name = None if head is None else head.name
+        family = type(backbone).__module__.rpartition(".")[0]
+        table = import_module(f"{family}.convert")
+        self.keymap, self.architecture = _keymap(table, name), table.ARCHITECTURES[name]
         self.tie_weights()
 
     def forward(
@@ -107,9 +110,8 @@ class TaskModel(nn.Module):
 
     def saved_config(self) -> ModelConfig:
         """The configuration with what only the model knows: its architecture's name and its weights' type."""
-        name = convert_table(self.config).ARCHITECTURES[None if self.head is None else self.head.name]
         dtype = str(next(self.parameters()).dtype).removeprefix("torch.")
-        return replace(self.config, architectures=(name,), dtype=dtype)
+        return replace(self.config, architectures=(self.architecture,), dtype=dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> TaskModel:
         # Moving off the meta device replaces each parameter alone, which would part the tied ones.
@@ -118,16 +120,10 @@ class TaskModel(nn.Module):
         return self
 
 
-def convert_table(config: ModelConfig) -> ModuleType:
-    """The family's ``convert`` module: how its parameters are called in checkpoints."""
-    return import_module(f"models.{config.model_type}.convert")
-
-
-def _keymap(config: ModelConfig, head: str | None) -> KeyMap:
-    table = convert_table(config)
-    heads = (
-        () if head is None else tuple((f"head.{ours}", theirs) for ours, theirs in table.HEADS[head].items())
-    )
+def _keymap(table: ModuleType, head: str | None) -> KeyMap:
+    """A family's ``convert`` module and a head's names as one map."""
+    names = {} if head is None else table.HEADS[head]
+    heads = ((f"head.{ours}", theirs) for ours, theirs in names.items())
     return KeyMap(
         renames=(*heads, *table.RENAMES, ("backbone.", table.PREFIX)),
         legacy=(("", "backbone."),),  # a bare backbone's own file has no prefix

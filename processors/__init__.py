@@ -29,6 +29,7 @@ _PUBLIC = {
     "train_bpe": "processors.tokenizers",
     "check_conversation": "processors.review",
     "show": "processors.review",
+    "stop_ids": "processors.rendering",
 }
 __all__ = ["FORMATS", *sorted(_PUBLIC)]
 

@@ -96,11 +96,14 @@ def _one_answer(
     if start < len(prompt):
         # Only the words that ask for an answer may differ (some ask for reasoning, which an answer may lack).
         asked = template.render(messages[:turn], tools).text
-        if template.words(asked[_shared(asked, upto.text) :]):
+        told = _shared(asked, upto.text)
+        if template.words(asked[told:]):
             raise RowError(
                 f"message {turn}: the chat template writes the messages before it differently when this "
                 "answer follows, so the answer cannot be told from them; change the template or the row."
             )
+        # Their common letters may run into the answer ("<think>" and "<table>"): go back to a whole word.
+        start = template.word_start(upto.text, told, start)
     end, closed = _end_of_turn(template, upto, start)
     if end == start:
         raise RowError(f"message {turn}: the chat template does not show this answer.")

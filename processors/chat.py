@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from conf.errors import ConfigError
-from processors.answers import Answers, find_answers, target_tokens
+from processors.answers import NOTE_MARKERS, NOTE_OPEN, Answers, find_answers, target_tokens
 from processors.documents import Document, FormatReport, RowError, document
 from processors.options import ChatFormat
 from processors.rendering import ChatTemplate
@@ -78,6 +78,14 @@ class ChatDocuments:
         """What was seen so far."""
         return self._report
 
+    def check(self, row: Mapping[str, Any], documents: Sequence[Document]) -> list[str]:
+        """What is wrong with the documents made of a row, a sentence each; see ``review.check_conversation``."""
+        from processors.review import check_conversation
+
+        # A template that ends no answer, or marks answers without their end, has said so in the report.
+        ends = not {NOTE_OPEN, NOTE_MARKERS}.intersection(self._report.template_notes)
+        return check_conversation(row, documents, self, ends=ends)
+
     @staticmethod
     def texts(options: ChatFormat, row: Mapping[str, Any]) -> Iterator[str]:
         """The texts of a row, for training a tokenizer on them."""
@@ -100,7 +108,7 @@ class ChatDocuments:
             documents=len(documents),
             answers=count,
             answers_cut=cut,
-            rows_without_target=not documents,
+            rows_without_target=int(not documents),
             template_notes=tuple(notes),
         )
         return documents
@@ -134,7 +142,7 @@ def read_row(
     for index, entry in enumerate(listed):
         if not isinstance(entry, Mapping):
             raise RowError(
-                f"message {index} is a {type(entry).__name__}, not a mapping with role and content."
+                f"message {index} is of type {type(entry).__name__}, not a mapping with role and content."
             )
         message = _from_sharegpt(entry, index) if options.style == "sharegpt" else dict(entry)
         weights.append(_take_weight(message, index))
@@ -156,7 +164,7 @@ def _checked(message: dict[str, Any], index: int) -> dict[str, Any]:
     content = message.get("content")
     if content is not None and not isinstance(content, str | list):
         raise RowError(
-            f"message {index} ({message['role']}): the content is a {type(content).__name__}, not text."
+            f"message {index} ({message['role']}): the content is of type {type(content).__name__}, not text."
         )
     if content is None and not message.get("tool_calls"):
         raise RowError(f"message {index} ({message['role']}) has no content.")
@@ -191,5 +199,7 @@ def _tools(tools: Any, column: str) -> list[Any] | None:
         except ValueError as error:
             raise RowError(f"the column {column!r} is not valid JSON: {error}.") from error
     if tools and not isinstance(tools, list | tuple):
-        raise RowError(f"the column {column!r} holds a {type(tools).__name__}; it must be a list of tools.")
+        raise RowError(
+            f"the column {column!r} holds a value of type {type(tools).__name__}; it must be a list of tools."
+        )
     return list(tools) if tools else None

@@ -58,7 +58,9 @@ def text_column(row: Mapping[str, Any], column: str) -> str:
     text = row.get(column)
     if not isinstance(text, str):
         given = (
-            f"holds a {type(text).__name__}" if column in row else f"is missing (there are {', '.join(row)})"
+            f"holds a value of type {type(text).__name__}"
+            if column in row
+            else f"is missing (there are {', '.join(row)})"
         )
         raise RowError(f"the column {column!r} {given}; it must be text.")
     if not text.strip():

@@ -33,7 +33,7 @@ Spans = list[tuple[int, int]]
 # Code points that Unicode sets aside for a program's own use; in texts they become U+FFFD.
 _LITERAL = "\ufdd0"  # stands after the first character of a special token spelled out by a message
 _GENERATION_START, _GENERATION_END = "\ufdd1", "\ufdd2"
-_OURS = re.compile(f"[{_LITERAL}{_GENERATION_START}{_GENERATION_END}]")
+_OURS = re.compile(f"{_LITERAL}|{_GENERATION_START}|{_GENERATION_END}")
 
 # Names in use for the same thing; the first is the common one.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -72,7 +72,7 @@ class ChatTemplate:
         self._with_tools = compile_template(templates["tool_use"]) if "tool_use" in templates else self._plain
         self.sources = tuple(templates.values())
         self.has_markers = any(re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", text) for text in self.sources)
-        self._specials = sorted(tokenizer.special_texts, key=lambda token: (-len(token), token))
+        self._specials = tuple(sorted(tokenizer.special_texts, key=lambda token: (-len(token), token)))
         spelled = [re.escape(token) for token in self._specials]
         self._reserved = re.compile("|".join([_OURS.pattern, *spelled]))
         self._next_special = re.compile(f"\\s*({'|'.join(spelled) or '(?!)'})")
@@ -151,16 +151,23 @@ class ChatTemplate:
     def special_before(self, rendered: Rendered, start: int, position: int) -> tuple[int, int] | None:
         """The span of the special token that ends at ``position``, white space aside."""
         end = start + len(rendered.text[start:position].rstrip())
-        for token in self._specials:
-            begin = end - len(token)
-            if begin >= start and rendered.text.startswith(token, begin):
-                return None if rendered.spelled(begin, end) else (begin, end)
-        return None
+        if not rendered.text.endswith(self._specials, start, end):
+            return None
+        begin = end - len(
+            next(token for token in self._specials if rendered.text.endswith(token, start, end))
+        )
+        return None if rendered.spelled(begin, end) else (begin, end)
 
     def special_at(self, rendered: Rendered, position: int) -> int | None:
         """The end of the special token that stands at ``position`` or behind white space there."""
         match = self._next_special.match(rendered.text, position)
         return None if match is None or rendered.spelled(*match.span(1)) else match.end()
+
+    def word_start(self, text: str, start: int, position: int) -> int:
+        """The last place in ``text[start:position]`` after white space or a special token, else ``start``."""
+        spaces = (place + 1 for place in range(start, position) if text[place].isspace())
+        tokens = (match.end() for match in self._reserved.finditer(text, start, position))
+        return max([start, *spaces, *tokens])
 
     def words(self, text: str) -> str:
         """``text`` without special tokens and the white space around it."""
@@ -177,7 +184,7 @@ class ChatTemplate:
         if isinstance(value, list | tuple):
             return [self._protect(item) for item in value]
         raise RowError(
-            f"a conversation holds a {type(value).__name__}; only texts, numbers, lists and mappings may be."
+            f"a conversation holds a value of type {type(value).__name__}; only plain JSON values are known."
         )
 
     def _spell_out(self, one: Rendered, ids: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

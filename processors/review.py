@@ -32,9 +32,9 @@ def show(document: Document, tokenizer: Tokenizer, *, colour: bool = True) -> st
 
 
 def check_conversation(
-    name: str, row: Mapping[str, Any], documents: Sequence[Document], chat: ChatDocuments
+    row: Mapping[str, Any], documents: Sequence[Document], chat: ChatDocuments, *, ends: bool = True
 ) -> list[str]:
-    """What is wrong with the documents of a conversation, a sentence each, beginning with the row's ``name``.
+    """What is wrong with the documents of a conversation, a sentence each; ``ends=False`` asks for no end of turn.
 
     Checked: every answer to be learned is a target and ends with an end-of-turn token; nothing that others
     said is a target; a document begins with exactly one BOS token where the tokenizer uses one. What
@@ -56,7 +56,7 @@ def check_conversation(
         full = len(document["input_ids"]) >= chat.max_length
         cut |= full
         problems += _check_bos(document, tokenizer)
-        problems += _check_ends(runs, tokenizer, full)
+        problems += _check_ends(runs, tokenizer, full) if ends else ()
         everything = _bare("".join(text for _, text, _ in runs))
         for index, message in enumerate(messages):
             if message["role"] == "assistant" or not isinstance(message["content"], str):
@@ -71,7 +71,7 @@ def check_conversation(
             problems.append(
                 f"message {turn} (assistant) is not wholly a target, or the chat template changes it."
             )
-    return [f"{name}: {problem}" for problem in dict.fromkeys(problems)]
+    return list(dict.fromkeys(problems))
 
 
 def _check_bos(document: Document, tokenizer: Tokenizer) -> Iterator[str]:

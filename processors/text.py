@@ -24,7 +24,7 @@ class TextDocuments:
         """``ConfigError`` where no target could remain or the tokenizer has no EOS token."""
         if max_length < 3:
             raise ConfigError(
-                f"data.max_length: {max_length} is too short; texts are split into parts of at least 2 tokens; give 3 or more."
+                f"data.max_length: {max_length} is too short to split texts by; give 3 or more."
             )
         if tokenizer.eos_token_id is None:
             raise ConfigError("format text: the tokenizer has no EOS token to end a text with.")

@@ -21,6 +21,7 @@ from models.auto import build_model, torch_dtype
 from models.config import ModelConfig
 from models.task_model import TaskModel
 from models.weights import WeightFiles, checkpoint_names, load_weights
+from processors.rendering import stop_ids
 from trainer.arguments import flat
 from trainer.checkpoint import Checkpointer
 from trainer.config import RunConfig
@@ -115,6 +116,7 @@ def build_run(materials: Materials, ranks: Ranks) -> Run:
     checkpointer = Checkpointer(
         folder.path,
         save_processor=materials.prepared.tokenizer.save,
+        stop_ids=stop_ids(materials.prepared.tokenizer),
         config_yaml=yaml.safe_dump(encode(config), sort_keys=False, allow_unicode=True),
         max_shard_size=config.checkpoint.max_shard_size,
         save_total_limit=config.checkpoint.save_total_limit,
@@ -135,7 +137,9 @@ def build_run(materials: Materials, ranks: Ranks) -> Run:
         ranks=ranks,
         evaluator=Evaluator(objective, ranks, evaluation_sets(materials, objective, ranks)),
         checkpointer=checkpointer,
-        callbacks=make_callbacks(materials, args, model=model, optimizer=optimizer, state=state, control=control),
+        callbacks=make_callbacks(
+            materials, args, model=model, optimizer=optimizer, state=state, control=control
+        ),
         state=state,
         control=control,
         metrics_file=MetricsFile(folder.path / METRICS),
@@ -171,7 +175,11 @@ def _load(model: TaskModel, folder: Path, dtype: torch.dtype | None) -> None:
     report = load_weights(model, WeightFiles(folder), dtype=dtype)
     gaps = [*report.missing, *(mismatch.key for mismatch in report.mismatched)]
     if gaps or report.unexpected:
-        what = f"lacks or has in another shape {gaps[:5]}" if gaps else f"has unknown tensors {report.unexpected[:5]}"
+        what = (
+            f"lacks or has in another shape {gaps[:5]}"
+            if gaps
+            else f"has unknown tensors {report.unexpected[:5]}"
+        )
         raise CheckpointError(f"{folder}: {what}; it does not fit its config.json and the objective's head.")
 
 
@@ -179,7 +187,9 @@ def make_optimizer(config: RunConfig, model: TaskModel) -> torch.optim.Optimizer
     """The optimizer over the trainable parameters; each group remembers its ``initial_lr``."""
     names = checkpoint_names(model)
     groups = parameter_groups(model, names, config.optimizer.weight_decay)
-    optimizer = thing_of(OPTIMIZERS, config.optimizer.name, "optimizer.name")(config.optimizer.options, groups)
+    optimizer = thing_of(OPTIMIZERS, config.optimizer.name, "optimizer.name")(
+        config.optimizer.options, groups
+    )
     for group in optimizer.param_groups:
         group["initial_lr"] = group["lr"]
     return optimizer
@@ -278,4 +288,3 @@ def activation_bytes(config: RunConfig, model_config: Any) -> int:
     layers = 1 if config.training.gradient_checkpointing else model_config.num_hidden_layers
     kept = layers * layer + model_config.num_hidden_layers * tokens * hidden * 4
     return int(kept + 4 * tokens * hidden * 4 + model_config.vocab_size * hidden * 4)
-

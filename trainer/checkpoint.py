@@ -47,6 +47,7 @@ class Checkpointer:
         run_dir: Path,
         *,
         save_processor: Callable[[Open], None],
+        stop_ids: list[int],
         config_yaml: str,
         max_shard_size: int,
         save_total_limit: int | None = None,
@@ -55,7 +56,7 @@ class Checkpointer:
         seed: int = 0,
     ):
         self.run_dir = run_dir
-        self.save_processor, self.config_yaml = save_processor, config_yaml
+        self.save_processor, self.stop_ids, self.config_yaml = save_processor, stop_ids, config_yaml
         self.max_shard_size, self.save_total_limit = max_shard_size, save_total_limit
         self.rows_per_step = rows_per_step
         self.num_threads, self.seed = num_threads, seed
@@ -94,18 +95,24 @@ class Checkpointer:
         model = unwrap(run.model)
         save_weights(model, open, max_shard_size=self.max_shard_size)
         config = model.saved_config().to_dict()
-        ids = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id") if name in config}
+        ids = {
+            name: config[name] for name in ("bos_token_id", "pad_token_id") if config.get(name) is not None
+        }
         _write_json(open, "config.json", config)
-        _write_json(open, "generation_config.json", ids)
+        _write_json(open, "generation_config.json", {**ids, "eos_token_id": self.stop_ids})
         self.save_processor(open)
 
     def _save_training(self, run: Run, folder: Folder, generators: list[Mapping[str, Tensor]]) -> None:
         tensors, scalars = split_optimizer_state(run.optimizer)
-        save_tensors(tensors.items(), folder.open, stem=f"{TRAINING}/optimizer", max_shard_size=self.max_shard_size)
+        save_tensors(
+            tensors.items(), folder.open, stem=f"{TRAINING}/optimizer", max_shard_size=self.max_shard_size
+        )
         for rank, states in enumerate(generators):
             save_tensors(states.items(), folder.open, stem=f"{TRAINING}/rng-{rank}")
         run.state.stateful_callbacks = run.callbacks.state_dict()
-        folder.write_text("trainer_state.json", json.dumps(run.state.to_dict(), indent=2, sort_keys=True) + "\n")
+        folder.write_text(
+            "trainer_state.json", json.dumps(run.state.to_dict(), indent=2, sort_keys=True) + "\n"
+        )
         folder.write_text(f"{TRAINING}/config.yaml", self.config_yaml)
         folder.write_json(
             f"{TRAINING}/state.json",
@@ -151,7 +158,9 @@ class Checkpointer:
         for name in ("epoch", "global_step", "num_input_tokens_seen", "total_flos", "log_history", "best_metric",
                      "best_global_step", "best_model_checkpoint"):  # fmt: skip
             setattr(run.state, name, getattr(restored, name))
-        restore_optimizer(run.optimizer, WeightFiles(path / TRAINING, "optimizer"), saved["optimizer_scalars"])
+        restore_optimizer(
+            run.optimizer, WeightFiles(path / TRAINING, "optimizer"), saved["optimizer_scalars"]
+        )
         run.batches.load_state_dict(saved["batches"])
         run.window.load_state_dict(saved["window"])
         run.callbacks.load_state_dict(restored.stateful_callbacks)
@@ -188,7 +197,9 @@ def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, T
     return tensors, scalars
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, files: WeightFiles, scalars: Mapping[str, Any]) -> None:
+def restore_optimizer(
+    optimizer: torch.optim.Optimizer, files: WeightFiles, scalars: Mapping[str, Any]
+) -> None:
     """Put back what ``split_optimizer_state`` gave; ``CheckpointError`` if it is of other parameters."""
     parameters = dict(_named_parameters(optimizer))
     entries: Iterator[tuple[str, Any]] = ((key, files.get(key)) for key in files.keys())  # noqa: SIM118
@@ -198,7 +209,11 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, files: WeightFiles, scal
             raise CheckpointError(f"{files.folder}: optimizer state of {name!r}, which is not trained here.")
         parameter = parameters[name]
         # A copy into torch's own memory: kernels may round differently on memory aligned another way.
-        fresh = torch.empty_like(value, device=parameter.device).copy_(value) if isinstance(value, Tensor) else value
+        fresh = (
+            torch.empty_like(value, device=parameter.device).copy_(value)
+            if isinstance(value, Tensor)
+            else value
+        )
         optimizer.state[parameter][state] = fresh
 
 
@@ -208,8 +223,6 @@ def num_bytes(run: Run) -> int:
     model = unwrap(run.model)
     weights = sum(t.nbytes for t in model.state_dict().values())
     return weights + sum(t.nbytes for t in tensors.values()) + 2**20 * (1 + run.ranks.world_size)
-
-
 
 
 def _named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:

@@ -7,22 +7,62 @@ command line over the recipe, the recipe over a default) made it idle.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from itertools import chain
+from typing import Any
 
+from conf.decode import decode_fields, decode_leniently
 from conf.errors import ConfigError
-from conf.plugins import nearest, options_of
+from conf.plugins import nearest, options_of, resolve
 from models import CATALOG as FAMILIES
-from trainer.arguments import read, refused
+from trainer.arguments import HOMES, read, refused
 from trainer.config import RunConfig
+
+CHOICES = {
+    "objective": "trainer.objectives:CATALOG",
+    "optimizer": "trainer.optimizers:CATALOG",
+    "schedule": "trainer.schedules:CATALOG",
+}
 
 _STRENGTH = {"recipe": 1, "command line": 2}
 
 
-def check(config: RunConfig, given: Mapping[str, str]) -> None:
-    """Raise ``ConfigError`` with every contradiction and every option that was given and would do nothing."""
-    judge = _Judge(config, given)
-    problems = [*refused(config), *judge.model(), *judge.processor(), *judge.data(), *judge.intervals(), *judge.rest()]
+def judged(data: Mapping[str, Any], given: Mapping[str, str]) -> RunConfig:
+    """Decode a composed configuration and judge it as a whole.
+
+    Raises ``ConfigError`` with everything that is wrong: keys, types, names, contradictions, and options that
+    were given and would do nothing.
+    """
+    config, problems = decode_leniently(RunConfig, data, homes=HOMES)
+    if config is not None:
+        judge = _Judge(config, given)
+        parts = (judge.model, judge.processor, judge.data, judge.intervals, judge.rest)
+        for problem in chain(refused(config), *(part() for part in parts)):
+            path = problem.partition(":")[0]
+            if not any(path == wrong or wrong.startswith(f"{path}.") for wrong in problems):
+                problems[path] = problem
     if problems:
-        raise ConfigError(problems)
+        raise ConfigError(problems.values())
+    assert config is not None
+    return config
+
+
+def without_foreign(data: Mapping[str, Any], given: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+    """The data without the recipe's options of a section for which the command line chose something else.
+
+    ``optimizer=sgd`` on the command line, say, where the recipe sets ``optimizer.adam_beta2``. Returns notes too.
+    """
+    data, notes = dict(data), []
+    for section, catalog in CHOICES.items():
+        if given.get(section) != "command line" and given.get(f"{section}.name") != "command line":
+            continue
+        name = data[section].get("name")
+        if name in resolve(catalog):
+            known = {f.name for f in fields(options_of(resolve(catalog), name, section))}
+            foreign = {k for k in data[section] if k not in known and given.get(f"{section}.{k}") == "recipe"}
+            data[section] = {k: v for k, v in data[section].items() if k not in foreign}
+            notes += [f"{section}={name} has no {key}; the recipe's is left out." for key in sorted(foreign)]
+    return data, notes
 
 
 class _Judge:
@@ -51,6 +91,10 @@ class _Judge:
         except ConfigError as error:
             yield from error.problems
             return
+        try:
+            decode_fields(family, model.config, "model.config")
+        except ConfigError as error:
+            yield from error.problems
         if model.path is not None and self.strength("model.path") > 0:
             yield from self.both("model.path", "model.preset")
             if model.config and self.strength("model.config") >= self.strength("model.path"):
@@ -69,7 +113,9 @@ class _Judge:
         if tokenizer.train is None:
             for name in ("vocab_size", "min_frequency"):
                 yield from self.idle(
-                    f"processor.tokenizer.{name}", "processor.tokenizer.train", "on a tokenizer that is not trained"
+                    f"processor.tokenizer.{name}",
+                    "processor.tokenizer.train",
+                    "on a tokenizer that is not trained",
                 )
 
     def data(self) -> Iterator[str]:
@@ -78,7 +124,9 @@ class _Judge:
             yield "data.train: at least one source is required; give data.train.NAME.path and .format."
         if data.dataloader_prefetch_factor is not None and data.dataloader_num_workers == 0:
             yield from self.idle(
-                "data.dataloader_prefetch_factor", "data.dataloader_num_workers", "without dataloader_num_workers"
+                "data.dataloader_prefetch_factor",
+                "data.dataloader_num_workers",
+                "without dataloader_num_workers",
             )
         if data.streaming and training.max_steps == -1:
             yield "training.max_steps: a streamed data set has no known length; say how many steps to make."
@@ -99,11 +147,20 @@ class _Judge:
         ):
             name = steps.replace("steps", "strategy")
             if strategy != "steps":
-                yield from self.idle(f"{section}.{steps}", f"{section}.{name}", f"with {section}.{name}={strategy}")
+                yield from self.idle(
+                    f"{section}.{steps}", f"{section}.{name}", f"with {section}.{name}={strategy}"
+                )
         if config.checkpoint.save_strategy == "no":
-            yield from self.idle("checkpoint.save_total_limit", "checkpoint.save_strategy", "without checkpoints")
+            yield from self.idle(
+                "checkpoint.save_total_limit", "checkpoint.save_strategy", "without checkpoints"
+            )
         if config.evaluation.eval_strategy == "no":
-            for name in ("eval_delay", "metric_for_best_model", "greater_is_better", "per_device_eval_batch_size"):
+            for name in (
+                "eval_delay",
+                "metric_for_best_model",
+                "greater_is_better",
+                "per_device_eval_batch_size",
+            ):
                 yield from self.idle(f"evaluation.{name}", "evaluation.eval_strategy", "without evaluation")
         elif not config.data.validation:
             yield "data.validation: evaluation is asked for and there is no source; give one, or eval_strategy: 'no'."

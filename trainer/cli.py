@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from conf import compose
-from conf.decode import decode, encode
+from conf.decode import encode
 from conf.errors import ConfigError, StockpotError, Stopped
 from trainer.ranks import LaunchEnvironment, launch_environment
 
@@ -25,7 +25,29 @@ if TYPE_CHECKING:
     from trainer.config import RunConfig
     from trainer.run import Run
 
-SWEEPER = "trainer.sweep:Sweeper"
+SWEEP = {"--multirun", "-m"}
+HELP = """\
+train.py: train a neural network by one YAML recipe.
+
+  train.py                                        list the recipes
+  train.py +recipe=NAME                           train
+  train.py +recipe=NAME optimizer.learning_rate=1e-4 training.max_steps=100
+  train.py +recipe=NAME check=true                validate, plan, print, build nothing
+  train.py +recipe=NAME check=true show=3         and show documents, coloured by what is supervised
+  train.py +recipe=NAME output_dir=RUN            choose the run's folder (default runs/NAME/DATE-TIME)
+  train.py resume=RUN/checkpoint-500              go on from a checkpoint, exactly
+  train.py +recipe=NAME output_dir=RUN resume=auto
+  train.py +recipe=NAME model.path=FOLDER         start from a model folder or a finished run
+  train.py --multirun +recipe=NAME optimizer.learning_rate=1e-4,3e-4
+  train.py --config-dir DIR +recipe=MINE          a recipe of your own in DIR/recipe/MINE.yaml
+  train.py plugins=FILE.py +recipe=MINE           models, callbacks, ... of your own
+  train.py +recipe=NAME --cfg job                 print the composed configuration
+
+Exit status: 0 finished, 2 configuration wrong, 3 loss or gradient not finite,
+4 data or checkpoint unusable, 130/143 stopped by a signal after saving.
+
+Groups (choose with GROUP=OPTION):
+"""
 
 
 def main() -> None:
@@ -36,7 +58,9 @@ def main() -> None:
     except StockpotError as error:
         _fail(str(error), error.exit_status, environment)
     except KeyboardInterrupt:
-        _fail("stopped at once; nothing was saved after the last checkpoint.", 128 + signal.SIGINT, environment)
+        _fail(
+            "stopped at once; nothing was saved after the last checkpoint.", 128 + signal.SIGINT, environment
+        )
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -46,13 +70,21 @@ def run_command(arguments: Sequence[str]) -> None:
     if not words:
         _say(list_recipes())
         return
+    if "--help" in words or "-h" in words:
+        _say(
+            HELP + "\n".join(f"  {name}: {', '.join(options)}" for name, options in compose.groups().items())
+        )
+        return
     loaded: dict[str, str] = {}
-    if plugins or not _only_asks(words):
+    if "--cfg" not in words and "-c" not in words:
         from trainer.plugins import load_plugins
 
         loaded = load_plugins(plugins)
-    composed = compose.compose(words, sweeper=SWEEPER)
-    if composed is not None:
+    if SWEEP.intersection(words):
+        from trainer.sweep import sweep
+
+        sweep([word for word in words if word not in SWEEP], plugins)
+    elif (composed := compose.compose(words)) is not None:
         Command(composed, plugins, loaded).carry_out()
 
 
@@ -74,10 +106,10 @@ class Command:
 
     def carry_out(self) -> float | None:
         """Train, or with ``check=true`` stop at the plan; returns the metric that a sweep compares."""
-        from trainer import run_folder
+        config = self.decode()
+        from trainer import run_folder  # only now, as what it imports is slow beside a mistyped key
         from trainer.prepare import model_config, prepare
 
-        config = self.decode()
         main = self.environment.is_main
         folder = run_folder.find(config.output_dir, config.resume, self.composed.recipe) if main else None
         prepared = prepare(config, self.say, plugins=self.plugins)
@@ -92,17 +124,14 @@ class Command:
 
     def decode(self) -> RunConfig:
         """The typed configuration, judged as a whole; a resumed run without a recipe takes the saved one."""
-        from trainer.arguments import HOMES
-        from trainer.checks import check
-        from trainer.config import RunConfig
+        from trainer.checks import judged, without_foreign
 
         data = self.composed.data
         given = self.composed.given
         if data.get("resume") and self.composed.recipe is None:
             data = overlay(_saved(data.get("output_dir"), data["resume"]), data, given)
-        config = decode(RunConfig, data, homes=HOMES)
-        check(config, given)
-        return config
+        data, self.notes = without_foreign(data, given)
+        return judged(data, given)
 
     def show(self, config: RunConfig, prepared: Any) -> None:
         """Print a few training documents, coloured by what is supervised."""
@@ -134,29 +163,36 @@ class Command:
         return planned(config, prepared, facts, rows, folder, threads, self.environment.world_size, notes)
 
     def _notes(self, config: RunConfig, facts: Any) -> list[str]:
-        notes = [f"plug-in {name} ({version[:12]})" for name, version in self.loaded.items()]
+        notes = self.notes + [f"plug-in {name} ({version[:12]})" for name, version in self.loaded.items()]
         if config.model.path is not None:
             notes.append(f"model.path={config.model.path} gives weights, tokenizer and chat template.")
         longest = getattr(facts, "max_position_embeddings", None)
         if longest is not None and config.data.max_length > longest:
-            notes.append(f"data.max_length={config.data.max_length} is beyond the {longest} positions of the model.")
+            notes.append(
+                f"data.max_length={config.data.max_length} is beyond the {longest} positions of the model."
+            )
         return notes
 
     def train(self, materials: Materials) -> float | None:
         """Build and train; every rank comes here."""
         from trainer import build, loop, run_folder
         from trainer.ranks.ranks import Ranks
+        from trainer.seeding import set_threads
 
         began = time.perf_counter()
         config = materials.config
         ranks = Ranks(
-            use_cpu=config.parallel.use_cpu, bf16=config.precision.bf16, timeout_seconds=config.parallel.ddp_timeout
+            use_cpu=config.parallel.use_cpu,
+            bf16=config.precision.bf16,
+            timeout_seconds=config.parallel.ddp_timeout,
         )
         folder = ranks.gather(materials.folder)[0]  # rank 0 decided it, before anything is written
         materials = replace(materials, folder=folder)
         if folder.checkpoint is not None:
             for note in run_folder.compare_with(folder, encode(config), materials.plan.rows_per_step):
                 self.say(note)
+            threads = config.training.num_threads or run_folder.saved_state(folder)["num_threads"]
+            materials = replace(materials, num_threads=set_threads(threads, 1))
         if ranks.is_main:
             run_folder.open_folder(folder, self.say)
             run_folder.write(folder, encode(config), materials.plan.to_dict())
@@ -194,9 +230,17 @@ class Command:
         self.say(
             _table(
                 [
-                    ("finished", f"{run.state.global_step} steps in {seconds:.0f} s, {results['metric_name']} {results['metric']:.4f}"),
+                    (
+                        "finished",
+                        f"{run.state.global_step} steps in {seconds:.0f} s, {results['metric_name']} {results['metric']:.4f}",
+                    ),
                     ("run folder", str(path)),
-                    ("train on", f"{again} training.max_steps={2 * run.state.global_step}" if run.checkpointer.last_saved else "no checkpoint"),
+                    (
+                        "train on",
+                        f"{again} training.max_steps={2 * run.state.global_step}"
+                        if run.checkpointer.last_saved
+                        else "no checkpoint",
+                    ),
                     ("start anew from it", f"train.py {recipe}model.path={shlex.quote(str(path))}"),
                 ]
             )
@@ -224,7 +268,9 @@ def _saved(output_dir: str | None, resume: str) -> dict[str, Any]:
 
     folder = run_folder.find(output_dir, resume, None)
     if folder.checkpoint is None:
-        raise ConfigError(f"resume: {folder.path} has no checkpoint to take a configuration from; name a recipe.")
+        raise ConfigError(
+            f"resume: {folder.path} has no checkpoint to take a configuration from; name a recipe."
+        )
     return run_folder.saved_config(folder)
 
 
@@ -233,11 +279,9 @@ def _refuse_empty(places: Sequence[str]) -> None:
 
     if places:
         shown = ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
-        raise DataError(f"{shown}: no token of these rows is supervised; remove them, or raise data.max_length.")
-
-
-def _only_asks(words: Sequence[str]) -> bool:
-    return any(word in ("--help", "-h", "--cfg", "-c", "--hydra-help", "--version") for word in words)
+        raise DataError(
+            f"{shown}: no token of these rows is supervised; remove them, or raise data.max_length."
+        )
 
 
 def _table(lines: Sequence[tuple[str, str]]) -> str:

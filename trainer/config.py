@@ -27,7 +27,9 @@ def _interval(section: object, name: str) -> None:
     """Steps are whole from 1 on, a share of all steps below 1."""
     value = getattr(section, name)
     if value is not None and (value <= 0 or (value >= 1 and value != int(value))):
-        raise ValueError(f"{name}: whole steps, or a share of all steps below 1, is wanted, {value} was given.")
+        raise ValueError(
+            f"{name}: whole steps, or a share of all steps below 1, is wanted, {value} was given."
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +83,7 @@ class DataSection:
     shuffle: bool = True
     shuffle_block: int = 1024
     max_truncated: float = 0.01
+    check_rows: int = 256
     cache_dir: str | None = None
     dataloader_num_workers: int = 0
     dataloader_prefetch_factor: int | None = None
@@ -95,9 +98,11 @@ class DataSection:
     given: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(self, max_length=2, dataloader_num_workers=0, shuffle_block=1)
+        _at_least(self, max_length=2, dataloader_num_workers=0, shuffle_block=1, check_rows=0)
         if not 0 <= self.max_truncated <= 1:
-            raise ValueError(f"max_truncated: a share between 0 and 1 is wanted, {self.max_truncated} was given.")
+            raise ValueError(
+                f"max_truncated: a share between 0 and 1 is wanted, {self.max_truncated} was given."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +135,9 @@ class TrainingSection:
     def __post_init__(self) -> None:
         _at_least(self, per_device_train_batch_size=1, gradient_accumulation_steps=1)
         if self.max_steps == 0 or self.max_steps < -1:
-            raise ValueError(f"max_steps: a count of steps, or -1 for none, is wanted, {self.max_steps} was given.")
+            raise ValueError(
+                f"max_steps: a count of steps, or -1 for none, is wanted, {self.max_steps} was given."
+            )
         if self.max_steps == -1 and self.num_train_epochs <= 0:
             raise ValueError(f"num_train_epochs: more than 0 is wanted, {self.num_train_epochs} was given.")
         if self.num_threads is not None:

@@ -51,8 +51,14 @@ class LogWindow:
     def line(self) -> dict[str, Any]:
         """The window as one log line; the window is empty afterwards."""
         assert self._last is not None, "nothing was added since the start"
-        values: dict[str, Any] = {term: self.sums[term] / self.weights[term] for term in self.sums if self.weights[term]}
-        values |= {"learning_rate": self._last.learning_rate, "grad_norm": self._last.grad_norm, **self.counters}
+        values: dict[str, Any] = {
+            term: self.sums[term] / self.weights[term] for term in self.sums if self.weights[term]
+        }
+        values |= {
+            "learning_rate": self._last.learning_rate,
+            "grad_norm": self._last.grad_norm,
+            **self.counters,
+        }
         self.sums, self.weights = {}, {}
         return values
 

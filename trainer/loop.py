@@ -57,7 +57,9 @@ def optimizer_step(run: Run) -> StepResult:
     for index, batch in enumerate(micro_batches):
         with run.ranks.forward(run.model, last=index == len(micro_batches) - 1):
             loss = run.objective(run.model, run.ranks.to_device(batch))
-        total = sum(run.objective.coefficients[term] * value / weights[term] for term, value in loss.terms.items())
+        total = sum(
+            run.objective.coefficients[term] * value / weights[term] for term, value in loss.terms.items()
+        )
         run.ranks.backward(total)
         run.callbacks("on_substep_end")
         partial.append({term: value.detach() for term, value in loss.terms.items()})

@@ -75,14 +75,24 @@ class Plan:
 
     def lines(self) -> list[tuple[str, str]]:
         """What is shown to a person: (name, text)."""
-        epochs = "" if self.num_train_epochs is None else f" = {self.num_train_epochs:g} epochs of {self.steps_per_epoch}"
+        epochs = (
+            ""
+            if self.num_train_epochs is None
+            else f" = {self.num_train_epochs:g} epochs of {self.steps_per_epoch}"
+        )
         lines = [
-            ("steps", f"{self.max_steps}{epochs}, each of {self.rows_per_step} rows on {_count(self.world_size, 'rank')}")
+            (
+                "steps",
+                f"{self.max_steps}{epochs}, each of {self.rows_per_step} rows on {_count(self.world_size, 'rank')}",
+            )
         ]
         if self.tokens_per_epoch is not None:
             packed = "" if self.packing_efficiency is None else f", packed {self.packing_efficiency:.2%} full"
             lines += [
-                ("training data", f"{_count(self.documents, 'document')} in {_count(self.rows, 'row')}{packed}"),
+                (
+                    "training data",
+                    f"{_count(self.documents, 'document')} in {_count(self.rows, 'row')}{packed}",
+                ),
                 (
                     "tokens",
                     f"{self.tokens_per_epoch:,} an epoch, {self.supervised_tokens_per_epoch:,} of them supervised; "
@@ -110,7 +120,13 @@ def count_steps(config: RunConfig, steps_per_epoch: int | None) -> tuple[int, fl
 
 
 def points(
-    strategy: str, steps: float | None, max_steps: int, steps_per_epoch: int | None, *, path: str, delay: float = 0
+    strategy: str,
+    steps: float | None,
+    max_steps: int,
+    steps_per_epoch: int | None,
+    *,
+    path: str,
+    delay: float = 0,
 ) -> Points:
     """When a strategy comes due. ``steps`` below 1 is a share of all steps, rounded up. The last step is always one.
 
@@ -120,7 +136,9 @@ def points(
         return Points()
     if strategy == "epoch":
         if steps_per_epoch is None:
-            raise ConfigError(f"{path}: 'epoch' needs a data set of known length, and this one is streamed; use steps.")
+            raise ConfigError(
+                f"{path}: 'epoch' needs a data set of known length, and this one is streamed; use steps."
+            )
         return Points(every=steps_per_epoch, start=math.ceil(delay * steps_per_epoch) - 1, last=max_steps)
     assert steps is not None, path
     every = math.ceil(steps * max_steps) if steps < 1 else int(steps)

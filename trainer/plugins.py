@@ -65,7 +65,9 @@ def _import(file: Path) -> Any:
 def _add(name: str, module: Any) -> None:
     offered = getattr(module, "CATALOG", None)
     if not isinstance(offered, dict):
-        raise ConfigError(f"plugins: {name} has no CATALOG; give one like {{'callbacks': {{'mine': 'file:Class'}}}}.")
+        raise ConfigError(
+            f"plugins: {name} has no CATALOG; give one like {{'callbacks': {{'mine': 'file:Class'}}}}."
+        )
     for kind, entries in offered.items():
         if kind not in CATALOGS:
             raise ConfigError(f"plugins: {name} offers {kind!r}; {nearest(kind, CATALOGS)}")

@@ -102,7 +102,9 @@ class Preparation:
                 raise CheckpointError(f"{given}: there is no tokenizer.json in this folder.")
             if template is None or not self._template_wins(given):
                 return given
-            return self.cache / content_key(tokenizer=Tokenizer.load(given).fingerprint(), chat_template=template)
+            return self.cache / content_key(
+                tokenizer=Tokenizer.load(given).fingerprint(), chat_template=template
+            )
         options = encode(self.config.processor.tokenizer)
         sources = [Source(_plain(s), ROOTS).fingerprint() for s in self.config.data.train.values()]
         return self.cache / content_key(train=options, sources=sources, chat_template=template)
@@ -146,6 +148,7 @@ class Preparation:
                 tokenizer_fingerprint=fingerprint,
                 cache_dir=str(self.cache),
                 max_length=data.max_length,
+                check_rows=data.check_rows,
                 format_options=encode(section.format.options),
                 roots=ROOTS,
             )
@@ -156,7 +159,7 @@ class Preparation:
     def _judge(self, rows: Mapping[tuple[str, str], TokenRows]) -> Iterator[str]:
         """Notes on what tokenizing found; ``DataError`` where too many answers were cut."""
         for (split, name), tokens in rows.items():
-            report = tokens.report
+            report = tokens.report.get("format", {})
             answers, cut = report.get("answers", 0), report.get("answers_cut", 0)
             if cut and cut / answers > self.config.data.max_truncated:
                 raise DataError(
@@ -169,7 +172,9 @@ class Preparation:
             yield from (f"data.{split}.{name}: {note}" for note in report.get("template_notes", ()))
 
 
-def stream_of(config: RunConfig, prepared: Prepared, collator: Any, *, rank: int, world_size: int) -> StreamBatches:
+def stream_of(
+    config: RunConfig, prepared: Prepared, collator: Any, *, rank: int, world_size: int
+) -> StreamBatches:
     """The training sources, tokenized while they are trained on."""
     training, data = config.training, config.data
     sources = []
@@ -232,7 +237,9 @@ def _plain(section: SourceSection) -> SourceOptions:
 def _train_options(processor: ProcessorSection) -> TrainOptions:
     tokenizer = processor.tokenizer
     assert tokenizer.train is not None
-    return TrainOptions(train=tokenizer.train, vocab_size=tokenizer.vocab_size, min_frequency=tokenizer.min_frequency)
+    return TrainOptions(
+        train=tokenizer.train, vocab_size=tokenizer.vocab_size, min_frequency=tokenizer.min_frequency
+    )
 
 
 def _save_once(tokenizer: Tokenizer, folder: Path) -> None:

@@ -28,7 +28,7 @@ RESULTS = "all_results.json"
 # A resumed run is the same run: these may not differ from what was saved. The arithmetic of the batch is
 # compared as one number, the rows of a step.
 FIXED = ("model", "processor", "data", "objective", "optimizer.name", "training.seed", "training.data_seed")
-FREE = ("data.cache_dir", "data.dataloader_", "data.max_truncated")
+FREE = ("data.cache_dir", "data.dataloader_", "data.max_truncated", "data.check_rows")
 # What only says how this start was asked for.
 PASSING = ("output_dir", "resume", "check")
 
@@ -63,9 +63,13 @@ def find(output_dir: str | None, resume: str | None, recipe: str | None) -> RunF
         return _newest(Path(output_dir))
     path = Path(resume)
     if not path.is_dir():
-        raise ConfigError(f"resume: there is no folder {resume!r}; give a checkpoint's, or `auto` with output_dir.")
+        raise ConfigError(
+            f"resume: there is no folder {resume!r}; give a checkpoint's, or `auto` with output_dir."
+        )
     if checkpoints(path):
-        raise ConfigError(f"resume: {resume!r} is a run, not a checkpoint; give output_dir={resume} resume=auto.")
+        raise ConfigError(
+            f"resume: {resume!r} is a run, not a checkpoint; give output_dir={resume} resume=auto."
+        )
     if output_dir is not None and Path(output_dir).resolve() != path.resolve().parent:
         raise ConfigError(
             f"output_dir: {output_dir!r} is not the run that {resume!r} belongs to; leave it out, or start a new "
@@ -102,20 +106,27 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
     return yaml.safe_load((folder.checkpoint / "training" / CONFIG).read_text())
 
 
+def saved_state(folder: RunFolder) -> dict[str, Any]:
+    """``training/state.json`` of the checkpoint."""
+    assert folder.checkpoint is not None
+    return json.loads((folder.checkpoint / "training" / "state.json").read_text())
+
+
 def compare_with(folder: RunFolder, now: Mapping[str, Any], rows_per_step: int) -> list[str]:
     """``compare`` with what the folder's checkpoint was trained with."""
-    assert folder.checkpoint is not None
-    saved = saved_config(folder)
-    state = json.loads((folder.checkpoint / "training" / "state.json").read_text())
-    return compare(saved, now, rows_before=state["rows_per_step"], rows_now=rows_per_step)
+    rows_before = saved_state(folder)["rows_per_step"]
+    return compare(saved_config(folder), now, rows_before=rows_before, rows_now=rows_per_step)
 
 
-def compare(saved: Mapping[str, Any], now: Mapping[str, Any], *, rows_before: int, rows_now: int) -> list[str]:
+def compare(
+    saved: Mapping[str, Any], now: Mapping[str, Any], *, rows_before: int, rows_now: int
+) -> list[str]:
     """Sentences on what differs and may; ``ConfigError`` on what differs and may not."""
     before, after = dict(leaves(saved)), dict(leaves(now))
     wrong, notes = [], []
     for path in sorted(before.keys() | after.keys()):
-        if before.get(path) == after.get(path) or path.startswith(PASSING):
+        was, is_now = before.get(path) or None, after.get(path) or None  # an empty section is as good as none
+        if was == is_now or path.startswith(PASSING):
             continue
         if path.startswith(FIXED) and not path.startswith(FREE):
             wrong.append(

@@ -34,9 +34,13 @@ class Warmup:
 
     def __post_init__(self) -> None:
         if self.warmup_steps < 0 or (self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps)):
-            raise ValueError(f"warmup_steps: whole steps or a share below 1 is wanted, {self.warmup_steps} was given.")
+            raise ValueError(
+                f"warmup_steps: whole steps or a share below 1 is wanted, {self.warmup_steps} was given."
+            )
         if self.warmup_ratio is not None and not 0 <= self.warmup_ratio <= 1:
-            raise ValueError(f"warmup_ratio: a share between 0 and 1 is wanted, {self.warmup_ratio} was given.")
+            raise ValueError(
+                f"warmup_ratio: a share between 0 and 1 is wanted, {self.warmup_ratio} was given."
+            )
         if self.warmup_ratio is not None and self.warmup_steps:
             raise ValueError("warmup_ratio: warmup_steps is given too; leave one of them out.")
 

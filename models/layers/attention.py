@@ -159,11 +159,12 @@ def _sdpa_packed(
         from torch.nn.attention.varlen import varlen_attn
 
         borders, longest = visibility.cu_seqlens.int(), max(lengths)
+        q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))  # (N, H or K, C)
+        causal = (-1, 0)  # a window: everything before, nothing after
         out = varlen_attn(
-            *(x[0].transpose(0, 1) for x in (q, k, v)),
-            *(borders, borders, longest, longest),
+            *(q, k, v, borders, borders, longest, longest),
             scale=scale,
-            window_size=(-1, 0),  # this is how the kernel is told to be causal
+            window_size=causal,
             enable_gqa=grouped,
         )
         return out.transpose(0, 1)[None]

@@ -127,4 +127,5 @@ def _llama3(rope: RopeParameters, plain: Tensor) -> Tensor:
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn (B, H, T, C) by cosines and sines that broadcast to it; channel i pairs with channel i + C / 2."""
     first, second = x.chunk(2, dim=-1)
-    return x * cos + torch.cat((-second, first), dim=-1) * sin
+    turned = x * cos + torch.cat((-second, first), dim=-1) * sin
+    return turned.to(x.dtype)  # under autocast the cosines are wider than x

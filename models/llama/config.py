@@ -145,7 +145,7 @@ class LlamaConfig(ModelConfig):
             problems.append(
                 f"num_attention_heads: {heads} does not divide hidden_size, which is {self.hidden_size}"
             )
-        if self.head_dim % 2:
+        elif self.head_dim % 2:
             problems.append(f"head_dim: rotary embeddings need an even number, got {self.head_dim}")
         if self.hidden_act not in get_args(Activation):
             known = ", ".join(get_args(Activation))

@@ -25,7 +25,7 @@ class Mismatch:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What did not fit, by checkpoint keys: not in the files, only in the files, or of another shape there."""
+    """What did not fit, by checkpoint keys: not in the files, only there, or there in another shape."""
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]

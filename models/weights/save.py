@@ -34,9 +34,9 @@ def save_tensors(
     stem: str = "model",
     max_shard_size: int | str = MAX_SHARD_SIZE,
 ) -> None:
-    """Write (key, tensor) pairs as ``<stem>.safetensors``, or in shards ``<stem>-00001-of-00002.safetensors``.
+    """Write (key, tensor) pairs as ``<stem>.safetensors``, or as ``<stem>-00001-of-00002.safetensors`` ...
 
-    ``stem`` may lead into a folder, as ``training/optimizer``; read with ``WeightFiles(folder, "optimizer")``.
+    ``stem`` may lead into a folder: ``training/optimizer``, read by ``WeightFiles(training, "optimizer")``.
     A shard holds at most ``max_shard_size`` (bytes, or as in ``"5GB"``) unless a single tensor is larger; an
     index then says which file holds what. Files, order and bytes depend on the tensors alone.
     """

@@ -113,7 +113,7 @@ def test_options_that_mean_nothing():
 
 def test_options_are_judged_without_torch():
     code = (
-        "import sys, collators; from collators.options import Flattening; from collators import LanguageModeling;"
+        "import sys, collators; from collators import Flattening, LanguageModeling;"
         "Flattening(); LanguageModeling(); sys.exit('torch' in sys.modules)"
     )
     assert (

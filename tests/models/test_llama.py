@@ -244,6 +244,18 @@ def test_bf16_follows_transformers() -> None:
     assert close(model(ids).logits.float(), oracle(ids).logits.float(), 2e-2)
 
 
+@pytest.mark.parametrize("attn", ["eager", "sdpa"])
+def test_autocast_trains_near_fp32(attn: str) -> None:
+    gradients, batch = [], packed_batch((9, 14, 3))
+    for enabled in (False, True):
+        model = ours(attn=attn, num_key_value_heads=2).train()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            model(batch, compute=lambda head, hidden: head.nll(hidden, batch["input_ids"])).backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.parameters()]))
+    assert gradients[1].dtype == torch.float32
+    assert (gradients[0] - gradients[1]).norm() <= 0.05 * gradients[0].norm()
+
+
 @pytest.mark.parametrize(
     ("call", "text"),
     [

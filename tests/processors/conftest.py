@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tokenizers
 
@@ -140,3 +142,15 @@ def build(tokenizer_for, tmp_path):
         return ours, transformers.AutoTokenizer.from_pretrained(tmp_path / "built")
 
     return make
+
+
+def targets_of(document, tokenizer) -> list[str]:
+    """The text of each stretch of targets."""
+    ids, mask = document["input_ids"], document["loss_mask"]
+    borders = [0, *(np.flatnonzero(np.diff(mask)) + 1), len(ids)]
+    return [tokenizer.decode(ids[a:b].tolist()) for a, b in itertools.pairwise(borders) if mask[a]]
+
+
+@pytest.fixture
+def learned():
+    return targets_of

@@ -95,8 +95,10 @@ def test_a_tool_template_is_used_with_tools(build):
 
 
 FEATURES = {
-    "loop controls": "{% for m in messages %}{{ m.content }}{% if loop.first %}{% break %}{% endif %}{% endfor %}",
-    "trimmed blocks": "{% for m in messages %}\n  {% if true %}\n {{ m.role }}\n  {% endif %}\n{% endfor %}\n",
+    "loop controls": "{% for m in messages %}"
+    "{{ m.content }}{% if loop.first %}{% break %}{% endif %}{% endfor %}",
+    "trimmed blocks": "{% for m in messages %}\n"
+    "  {% if true %}\n {{ m.role }}\n  {% endif %}\n{% endfor %}\n",
     "tojson": "{{ messages | tojson }}|{{ messages | tojson(indent=2) }}|{{ {'b': 1, 'a': '<é>'} | tojson }}",
     "namespace": "{% set n = namespace(k=0) %}"
     "{% for m in messages %}{% set n.k = n.k + 1 %}{% endfor %}{{ n.k }}",
@@ -163,7 +165,7 @@ def test_only_plain_values_reach_a_template(tokenizer_for):
     template = ChatTemplate(tokenizer_for(None), "{{ messages[0].content.shout() }}")
     with pytest.raises(RowError, match="has no attribute 'shout'"):
         template.render([{"role": "user", "content": Loud("a")}])
-    with pytest.raises(RowError, match="a conversation holds a object"):
+    with pytest.raises(RowError, match="a conversation holds a value of type object"):
         template.render([{"role": "user", "content": object()}])
 
 

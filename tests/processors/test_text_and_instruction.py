@@ -71,7 +71,7 @@ def test_bad_texts_and_settings(tokenizer_for):
     chunker = TextDocuments(TextFormat(), tokenizer=tokenizer_for(None), max_length=8)
     for row, sentence in [
         ({"body": "x"}, "the column 'text' is missing (there are body); it must be text."),
-        ({"text": 3}, "the column 'text' holds a int; it must be text."),
+        ({"text": 3}, "the column 'text' holds a value of type int; it must be text."),
         ({"text": " \n"}, "the column 'text' is empty."),
     ]:
         with pytest.raises(RowError) as caught:

@@ -224,7 +224,7 @@ def test_files_of_different_tokenizers_are_noticed(tokenizer_for, tmp_path):
 def test_saved_limits_on_length_do_not_drop_text(tokenizer_for, tmp_path):
     backend = tokenizers.Tokenizer.from_str(tokenizer_for(None).backend.to_str())
     backend.enable_truncation(3)
-    backend.enable_padding(length=8)
+    backend.enable_padding(length=80)
     backend.save(str(tmp_path / "tokenizer.json"))
     text = "much longer than three tokens, and no padding either"
     assert Tokenizer.load(tmp_path).encode(text) == tokenizer_for(None).encode(text)

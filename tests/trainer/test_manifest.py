@@ -8,13 +8,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from conf.errors import CheckpointError
 from trainer import manifest
-from trainer.manifest import FileRecord, Manifest, clean_leftovers, publish, require_space, verify
+from trainer.manifest import FileRecord, Folder, Manifest, clean_leftovers, publish, require_space, verify
 
 
 def make(path: Path, size: int = 1000) -> Path:
@@ -24,6 +25,13 @@ def make(path: Path, size: int = 1000) -> Path:
         folder.write_json("trainer_state.json", {"step": 7})
         folder.write_text("training/notes.txt", "héllo")
     return path
+
+
+def attempt(path: Path, *actions: Callable[[Folder], object]) -> None:
+    """Publish a folder that the actions fill."""
+    with publish(path) as folder:
+        for action in actions:
+            action(folder)
 
 
 def hidden(run: Path) -> list[str]:
@@ -108,29 +116,32 @@ def test_symbolic_links_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("relpath", ["", "/etc/passwd", "../x", "a/../../x", "a//b", "./a", "MANIFEST.json"])
 def test_paths_that_leave_the_folder_or_name_the_manifest_are_refused(tmp_path: Path, relpath: str) -> None:
-    with (
-        pytest.raises(ValueError, match=r"no plain relative path|is already in"),
-        publish(tmp_path / "x") as folder,
-    ):
-        if relpath == "MANIFEST.json":
-            (folder.path / relpath).write_text("{}")
-        folder.open(relpath)
+    with pytest.raises(ValueError, match=r"no plain relative path|is already in"):
+        attempt(tmp_path / "x", lambda folder: folder.open(relpath))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_file_is_written_once_and_closed(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="a is already in"), publish(tmp_path / "x") as folder:
+    def write_a(folder: Folder) -> None:
         folder.write_text("a", "1")
-        folder.write_text("a", "2")
-    with pytest.raises(ValueError, match=r"still open .*\['a'\]"), publish(tmp_path / "x") as folder:
-        stream = folder.open("a")
-        stream.write(b"1")
+
+    with pytest.raises(ValueError, match="a is already in"):
+        attempt(tmp_path / "x", write_a, write_a)
+    kept = []
+    with pytest.raises(ValueError, match=r"still open .*\['a'\]"):
+        attempt(
+            tmp_path / "x", lambda folder: kept.append(folder.open("a")), lambda folder: kept[0].write(b"1")
+        )
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_error_leaves_nothing_behind(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), publish(tmp_path / "x") as folder:
+    def interrupt(folder: Folder) -> None:
         folder.write_text("a", "b")
         raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        attempt(tmp_path / "x", interrupt)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -162,11 +173,11 @@ def test_a_full_disk_leaves_the_run_folder_usable(
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space left"):
-        patch.setattr(os, "fsync", full)
-        with publish(tmp_path / "checkpoint-2") as folder:
-            for name in ("a", "b"):
-                folder.write_text(name, "x" * 100)
+    writes = [lambda folder, name=name: folder.write_text(name, "x" * 100) for name in ("a", "b")]
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        attempt(tmp_path / "checkpoint-2", *writes)
+    monkeypatch.undo()
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint-1"]
     verify(old)
     verify(make(tmp_path / "checkpoint-2"))
@@ -431,7 +442,8 @@ def test_cleaning_that_comes_before_the_lock_makes_the_writer_start_again(
 
     monkeypatch.setattr(manifest, "_lock", lock)
     verify(make(tmp_path / "x"))
-    assert cleaned and hidden(tmp_path) == []
+    assert cleaned
+    assert hidden(tmp_path) == []
 
 
 def test_too_little_space_is_said_with_both_figures(tmp_path: Path) -> None:

@@ -67,7 +67,9 @@ def test_the_newest_valid_one_is_found_past_damaged_ones_which_are_named(tmp_pat
         "checkpoint-4 is skipped",
         "checkpoint-3 is skipped",
     ]
-    assert "is damaged" in messages[0] and "is truncated" in messages[1] and "MANIFEST.json" in messages[2]
+    assert "is damaged" in messages[0]
+    assert "is truncated" in messages[1]
+    assert "MANIFEST.json" in messages[2]
 
 
 def test_without_a_valid_one_there_is_none(tmp_path: Path) -> None:
@@ -100,7 +102,8 @@ def test_a_damaged_newest_one_never_costs_the_last_valid_one(tmp_path: Path, dam
     damage(tmp_path, 3)
     assert steps(retain(tmp_path, limit=1)) == [1]
     found = newest_valid(tmp_path, lambda message: None)
-    assert found is not None and found.step == 2
+    assert found is not None
+    assert found.step == 2
 
 
 def test_damaged_ones_do_not_count_but_grow_old(tmp_path: Path) -> None:
@@ -170,7 +173,8 @@ def kill_at_random(run: Path, rng: random.Random) -> tuple[int, int]:
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, str(run)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    assert child.stdout is not None and child.stderr is not None
+    assert child.stdout is not None
+    assert child.stderr is not None
     with child:
         start = int(child.stdout.readline().split()[1])
         time.sleep(rng.random() * 0.1)

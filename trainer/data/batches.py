@@ -7,7 +7,7 @@ each of its micro-batches takes per-device * ranks rows, and each rank its per-d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from itertools import chain, count, islice
 from typing import Any, NamedTuple, TypeVar
 
@@ -199,6 +199,7 @@ class Batches:
             wanted = chain.from_iterable(map(self.schedule.shares, count(self.step)))
             self._loaded = load(self._collated, wanted, self._num_workers, self._prefetch_factor)
         micro_batches = list(islice(self._loaded, self.schedule.num_micro_batches(self.step)))
+        assert micro_batches, "a stream that raised an error was asked to go on"
         self.step += 1
         return micro_batches
 
@@ -239,7 +240,13 @@ class EvaluationBatches:
     """One pass over a row set in its order, again at each iteration; this rank's micro-batches only."""
 
     def __init__(
-        self, rows: RowSet, collator: Collator, *, per_device_batch_size: int, rank: int = 0, world_size: int = 1
+        self,
+        rows: RowSet,
+        collator: Collator,
+        *,
+        per_device_batch_size: int,
+        rank: int = 0,
+        world_size: int = 1,
     ):
         self.schedule = Schedule(
             len(rows),

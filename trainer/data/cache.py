@@ -21,7 +21,7 @@ import secrets
 import shutil
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from fcntl import LOCK_EX, flock
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +30,7 @@ from typing import IO, Any
 import numpy as np
 
 CODE_VERSION = 1  # raise it when the same rows would now give other documents or other files
+LOCK = ".lock"  # the file beside the folders that whoever publishes one holds
 DOCUMENTS_AT_ONCE = 4096  # entries of the per-document arrays held back before they are written
 
 Document = dict[str, np.ndarray]
@@ -72,16 +73,14 @@ def write_once(folder: Path, fill: Callable[[TokenWriter], Mapping[str, Any]]) -
 
 def _publish(staging: Path, folder: Path) -> None:
     """Rename ``staging`` to ``folder`` unless another process has completed ``folder`` meanwhile."""
-    damaged = staging.with_name(staging.name + "-damaged")
-    while not is_complete(folder):
-        with suppress(FileNotFoundError):  # a damaged one goes at once, so that readers see all or nothing
-            folder.rename(damaged)
-            shutil.rmtree(damaged)
-        try:
+    with (folder.parent / LOCK).open("ab") as lock:
+        flock(lock, LOCK_EX)  # until it is closed: nobody completes what is found damaged here
+        if not is_complete(folder):
+            if folder.exists():
+                damaged = staging.with_name(staging.name + "-damaged")
+                folder.rename(damaged)
+                shutil.rmtree(damaged)
             staging.rename(folder)
-        except OSError:
-            if not folder.exists():
-                raise
 
 
 def _staging_prefix(folder: Path) -> str:

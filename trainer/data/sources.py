@@ -5,7 +5,7 @@ A row's place is its file and line. For ``.parquet`` and hub data sets the line 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from glob import escape, glob, has_magic
 from hashlib import file_digest, sha256
@@ -35,7 +35,7 @@ class SourceOptions:
     """Which configuration of a hub data set."""
     sample_by: Literal["line", "paragraph", "document"] | None = None
     """What makes a row of a .txt file; "paragraph" (ended by a blank line) when not given."""
-    columns: Mapping[str, str] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
     """Columns under another name: the name that the format reads -> the name in the data."""
 
     def __post_init__(self) -> None:

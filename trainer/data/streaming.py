@@ -248,6 +248,12 @@ class StreamBatches:
         self.step += 1
         return micro_batches
 
+    def skip_epoch(self) -> None:
+        """Leave out what is left of the epoch under way."""
+        self.close()
+        if not self.is_epoch_end:
+            self._cursor, self.is_epoch_end = self._plan.beginning(self._cursor.epoch + 1), True
+
     def places(self) -> list[str]:
         """Where the rows of the last step on this rank came from, as ``file:line``."""
         return self._places

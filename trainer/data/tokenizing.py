@@ -40,7 +40,8 @@ class TokenizedSource:
     """One source with everything that decides its tokens: plain values, fit to be sent to a child process.
 
     ``tokenizer`` is the folder to load the tokenizer (and chat template) from, and ``tokenizer_fingerprint``
-    says what is in it, whatever the folder is called.
+    says what is in it, whatever the folder is called. ``check_rows``: how many of the first rows are checked
+    against what was made of them.
     """
 
     source: SourceOptions
@@ -48,6 +49,7 @@ class TokenizedSource:
     tokenizer_fingerprint: str
     cache_dir: str
     max_length: int
+    check_rows: int = 0
     format_options: Mapping[str, Any] = field(default_factory=dict)
     roots: tuple[str, ...] = ()
 
@@ -60,6 +62,7 @@ class TokenizedSource:
             format=self.source.format,
             format_options=dict(self.format_options),
             max_length=self.max_length,
+            check_rows=self.check_rows,
         )
         return Path(self.cache_dir).expanduser() / name
 
@@ -89,14 +92,16 @@ def _format_of(work: TokenizedSource) -> Format:
     return thing_of(FORMATS, name, path)(options, tokenizer=tokenizer, max_length=work.max_length)
 
 
-def fill(writer: TokenWriter, source: Source, form: Format) -> dict[str, Any]:
+def fill(writer: TokenWriter, source: Source, form: Format, check_rows: int = 0) -> dict[str, Any]:
     """Write the documents of every row; returns the report.
 
-    Of a row with several documents those without any target are left out, as nothing can be learnt from them;
+    The first ``check_rows`` rows are checked, where the format can. Of a row with several documents those without any target are left out, as nothing can be learnt from them;
     a row that has no target at all stays, to be named by whoever trains on it.
     """
     rows = empty = dropped = without = 0
     for row, documents in encoded(source.rows(), form):
+        if rows < check_rows and hasattr(form, "check"):
+            _refuse(row, form.check(row.values, documents))
         kept = with_targets(documents)
         rows += 1
         empty += not documents
@@ -117,6 +122,14 @@ def fill(writer: TokenWriter, source: Source, form: Format) -> dict[str, Any]:
         "longest": writer.longest,
         "format": asdict(form.report()),
     }
+
+
+def _refuse(row: Row, problems: Sequence[str]) -> None:
+    if problems:
+        raise DataError(
+            f"{row.file}:{row.line}: {' '.join(problems)} Mend the row or the chat template, or set "
+            "data.check_rows=0 to train on it as it is."
+        )
 
 
 def with_targets(documents: list[Document]) -> list[Document]:

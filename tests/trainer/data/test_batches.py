@@ -16,7 +16,7 @@ import torch
 
 from collators import DataCollatorWithFlattening
 from conf.errors import CheckpointError, DataError
-from trainer.data.batches import Batches
+from trainer.data.batches import Batches, EvaluationBatches
 from trainer.data.rows import RowSet
 
 COLLATOR = DataCollatorWithFlattening()
@@ -76,9 +76,8 @@ def test_an_epoch_has_every_row_once_and_another_order_each_time(make_rows):
     assert [sorted(epoch) for epoch in epochs] == [list(range(53))] * 3
     assert epochs[0] != epochs[1] != epochs[2]
     assert (batches.step, batches.epoch) == (21, 3.0)
-    assert epochs[0] != [
-        n for _ in range(7) for n in documents_of(next(stream(RowSet([make_rows(LENGTHS)]), 8, seed=4)))
-    ]
+    other = stream(RowSet([make_rows(LENGTHS)]), per_device=8, seed=4)
+    assert epochs[0] != [n for _ in range(7) for n in documents_of(next(other))]
 
 
 def test_without_shuffling_and_without_the_last_step(make_rows):
@@ -245,7 +244,7 @@ def test_an_error_in_a_worker_is_the_sentence_it_was(make_rows, workers: int):
 INTERRUPTED = """
 import os, signal, sys, time
 from collators import DataCollatorWithFlattening
-from trainer.data.batches import Batches
+from trainer.data.batches import Batches, EvaluationBatches
 from trainer.data.cache import TokenRows
 from trainer.data.rows import RowSet
 caught = []
@@ -294,3 +293,11 @@ def test_mixture_in_a_stream(make_rows):
         places.update(batches.places())
     assert sum(n for place, n in places.items() if place[0] == "b") == 15
     assert sorted(places.values()) == [1] * 10 + [2] * 3 + [3] * 3
+
+
+def test_evaluation_is_one_pass_in_order_over_all_ranks(make_rows):
+    rows = RowSet([make_rows([4] * 11)])
+    ranks = [EvaluationBatches(rows, COLLATOR, per_device_batch_size=2, rank=r, world_size=2) for r in (0, 1)]
+    found = [[documents_of([batch]) for batch in rank] for rank in ranks]
+    assert found == [[[0, 1], [4, 5], [8, 9]], [[2, 3], [6, 7], [10]]]
+    assert [documents_of([batch]) for batch in ranks[0]] == found[0]

@@ -17,6 +17,10 @@ from trainer.data import cache
 from trainer.data.cache import TokenRows, content_key, is_complete, write_once
 
 
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name != cache.LOCK)
+
+
 def fill_with(lengths, report=None, mark=0):
     def fill(writer):
         for number, length in enumerate(lengths):
@@ -45,7 +49,7 @@ def test_what_is_written_is_read(tmp_path: Path, monkeypatch):
         assert document["loss_mask"].tolist() == (ids % 2).tolist()
         assert rows.supervised[number] == (ids[1:] % 2).sum()
         assert rows.place(number) == f"f{number % 2}.jsonl:{number + 1}"
-    assert [path.name for path in (tmp_path / "c").iterdir()] == ["x"]
+    assert names(tmp_path / "c") == ["x"]
 
 
 def test_files_are_ordinary_npy(tmp_path: Path):
@@ -89,7 +93,7 @@ def test_a_damaged_folder_is_replaced(tmp_path: Path, damage: str):
     assert not is_complete(folder)
     write_once(folder, fill_with([3, 5], mark=10))
     assert TokenRows(folder).document(0)["input_ids"].tolist() == [10, 11, 12]
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert names(tmp_path) == ["x"]
 
 
 def test_a_failure_leaves_nothing(tmp_path: Path):
@@ -99,7 +103,7 @@ def test_a_failure_leaves_nothing(tmp_path: Path):
 
     with pytest.raises(OSError, match="no space"):
         write_once(tmp_path / "x", fail)
-    assert list(tmp_path.iterdir()) == []
+    assert names(tmp_path) == []
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path):
@@ -111,7 +115,7 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path):
     running = tmp_path / f"{cache._staging_prefix(tmp_path / 'x')}{os.getppid()}-abcd"
     running.mkdir()
     write_once(tmp_path / "x", fill_with([3]))
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([running.name, "x"])
+    assert names(tmp_path) == sorted([running.name, "x"])
 
 
 def _write_after(folder: Path, mark: int, barrier, done) -> None:
@@ -138,7 +142,7 @@ def test_of_two_processes_that_write_at_once_one_wins(tmp_path: Path):
     assert TokenRows(tmp_path / "x").document(0)["input_ids"].tolist() == [
         mark + n for mark in winners for n in range(3)
     ]
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert names(tmp_path) == ["x"]
 
 
 def test_many_writers_that_find_it_damaged(tmp_path: Path):
@@ -160,7 +164,7 @@ def test_many_writers_that_find_it_damaged(tmp_path: Path):
         thread.join()
     assert errors == []
     assert TokenRows(folder).report == {"ok": 1}
-    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert names(tmp_path) == ["x"]
 
 
 def test_content_key_depends_on_every_part_and_the_code(monkeypatch):
@@ -183,7 +187,7 @@ def test_opening_loads_neither_torch_nor_datasets(tmp_path: Path):
     write_once(tmp_path / "x", fill_with([3, 4]))
     code = (
         "import sys; from trainer.data.rows import RowSet; from trainer.data.cache import TokenRows;"
-        "import trainer.data.batches, trainer.data.tokenizing, trainer.data.streaming, collators.options, collators;"
+        "import trainer.data.batches, trainer.data.tokenizing, trainer.data.streaming, collators.options;"
         f"rows = RowSet([TokenRows({str(tmp_path / 'x')!r})], capacity=8); rows.documents(0);"
         "sys.exit(bool({'torch', 'datasets', 'pyarrow', 'pandas'} & set(sys.modules)))"
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from itertools import islice
+from itertools import islice, pairwise
 from pathlib import Path
 
 import pytest
@@ -48,7 +48,7 @@ def words(step: list[dict]) -> list[str]:
         if (batch["labels"] != -100).any():
             borders = batch["cu_seqlens"].tolist()
             letters = [chr(token) for token in batch["input_ids"][0].tolist()]
-            found += ["".join(letters[a:b]) for a, b in zip(borders, borders[1:], strict=False)]
+            found += ["".join(letters[a:b]) for a, b in pairwise(borders)]
     return found
 
 

@@ -1,4 +1,4 @@
-"""From rows to the cache, with a format of the tests' own and with the shipped ones on the shipped conversations."""
+"""From rows to the cache: with a format of the tests' own, and the shipped conversations with theirs."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_shipped_conversations_from_file_to_batch(chat: TokenizedSource):
     assert cached.place(0).endswith("data/chat/train.jsonl:1")
     rows = RowSet([cached], capacity=256)
     assert rows_without_target(rows) == []
-    assert rows.efficiency > 0.99
+    assert rows.efficiency > 0.98
     batches = Batches(rows, DataCollatorWithFlattening(), seed=0, per_device_batch_size=4)
     targets = sum(
         int((batch["labels"] != -100).sum())
@@ -135,7 +135,8 @@ def test_the_cache_follows_everything_that_decides_the_tokens(chat: TokenizedSou
 def test_a_row_that_is_no_conversation_is_named(chat: TokenizedSource, tmp_path: Path):
     path = tmp_path / "a.jsonl"
     path.write_text(
-        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n{"text": 1}\n'
+        '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n'
+        '{"text": 1}\n'
     )
     with pytest.raises(DataError) as caught:
         tokenize_source(replace(chat, source=replace(chat.source, path=str(path))))
@@ -146,7 +147,8 @@ def test_a_row_that_is_no_conversation_is_named(chat: TokenizedSource, tmp_path:
 def test_a_warm_cache_is_read_without_torch_datasets_or_tokenizers(chat: TokenizedSource):
     tokenize_source(chat)
     code = (
-        "import sys; from trainer.data.tokenizing import TokenizedSource; from trainer.data.sources import SourceOptions;"
+        "import sys; from trainer.data.tokenizing import TokenizedSource;"
+        "from trainer.data.sources import SourceOptions;"
         f"work = {chat!r}; rows = work.cached(); assert len(rows) == {len(chat.cached() or ())};"
         "sys.exit(bool({'torch', 'datasets', 'tokenizers', 'jinja2'} & set(sys.modules)))"
     )
