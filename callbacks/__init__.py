@@ -17,7 +17,7 @@ _PUBLIC = {
     "ProgressCallback": "callbacks.progress",
     "SamplesCallback": "callbacks.samples",
 }
-__all__ = ["CATALOG", *sorted(_PUBLIC)]  # noqa: PLE0604 - the names resolve through __getattr__
+__all__ = ["CATALOG", *sorted(_PUBLIC)]
 
 
 def __getattr__(name: str) -> Any:

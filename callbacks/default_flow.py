@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from trainer.plan import Plan
 from trainer.state import TrainerCallback, TrainerControl, TrainerState
 
 
 class DefaultFlowCallback(TrainerCallback):
     """Always the first callback: the others see its flags and may set their own."""
 
-    def on_step_end(
-        self, args: Any, state: TrainerState, control: TrainerControl, *, plan: Plan, **kwargs: Any
-    ) -> None:
-        step = state.global_step
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        step, plan = state.global_step, kwargs["plan"]
         if args.logging_strategy == "steps" and (
             plan.log.includes(step) or (args.logging_first_step and step == 1)
         ):

@@ -23,15 +23,8 @@ class EarlyStoppingCallback(TrainerCallback):
             raise ValueError(f"patience: at least 1 is wanted, {self.patience} was given.")
         self._waited = 0
 
-    def on_evaluate(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        metrics: dict[str, float],
-        **kwargs: Any,
-    ) -> None:
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        metrics = kwargs["metrics"]
         value, best = metrics[f"eval_{args.metric_for_best_model.removeprefix('eval_')}"], state.best_metric
         gain = None if best is None else (value - best if args.greater_is_better else best - value)
         self._waited = 0 if gain is None or gain > self.threshold else self._waited + 1

@@ -36,15 +36,8 @@ class ProgressCallback(TrainerCallback):
             if state.is_world_process_zero:
                 self._draw(state)
 
-    def on_log(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        logs: Mapping[str, Any],
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        logs = kwargs["logs"]
         if not state.is_world_process_zero:
             return
         if any(name.startswith("eval_") for name in logs):

@@ -23,20 +23,11 @@ class SamplesCallback(TrainerCallback):
     top_p: float = 0.95
     seed: int = 0
 
-    def on_train_end(
-        self,
-        args: Any,
-        state: TrainerState,
-        control: TrainerControl,
-        *,
-        model: Any,
-        processing_class: Any,
-        **kwargs: Any,
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         if not state.is_world_process_zero or not self.prompts or state.global_step < state.max_steps:
             return
         for prompt in self.prompts:
-            reply = self.reply(prompt, model, processing_class)
+            reply = self.reply(prompt, kwargs["model"], kwargs["processing_class"])
             sys.stdout.write(f"\n> {prompt}\n{reply}\n")
         sys.stdout.write("\n")
         sys.stdout.flush()
@@ -52,7 +43,7 @@ class SamplesCallback(TrainerCallback):
             ids = ChatTemplate(tokenizer).encode([{"role": "user", "content": prompt}])
         else:
             ids = tokenizer.encode(prompt)
-        sampling = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
+        sampling: dict[str, Any] = {"temperature": self.temperature, "top_p": self.top_p, "seed": self.seed}
         output = generate(
             model,
             torch.tensor([ids], device=next(model.parameters()).device),

@@ -2,8 +2,8 @@
 
 Three things are done around Hydra so that its own checks cannot mislead: a plain ``a.b=c`` is passed on as
 ``++a.b=c`` (``conf.decode`` judges keys, with all defaults at hand, and never advises a ``+``); what stops a
-composition is reworded; and configuration files that reach for Hydra's own node or an import are refused
-before Hydra sees them, since a configuration must never be able to run code.
+composition is reworded; and configuration files that reach for Hydra's own node, for an import, or for files
+outside their folder are refused before Hydra sees them, since a configuration must never be able to run code.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -25,6 +26,13 @@ from conf.plugins import nearest
 CONF = Path(__file__).parent
 RECIPES = CONF.parent / "recipes"
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# Hydra's flags that make sense here. Its parser would also take beginnings of words, another primary
+# configuration and a pickled one.
+FLAGS = (
+    *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p"),
+    *("--multirun", "-m", "--info", "-i", "--config-dir", "-cd", "--shell-completion", "-sc"),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,39 +74,59 @@ def compose(arguments: Sequence[str]) -> Composed | None:
     """
     config_dir = _config_dir(arguments)
     known = recipes(config_dir)
-    refuse_code([*([] if config_dir is None else config_dir.rglob("*.yaml")), *known.values()])
-    words = [rewrite(word, groups(config_dir)) for word in arguments]
-    chosen = next((word.partition("=")[2] for word in words if word.startswith("+recipe=")), None)
-    if chosen is not None and chosen not in known and not re.search(r"[,(*]", chosen):
+    refuse_code(known.values(), config_dir)
+    chosen = next((w.partition("=")[2] for w in arguments if w.lstrip("+").startswith("recipe=")), None)
+    if chosen is not None and chosen not in known:
         raise ConfigError(f"recipe: there is no {chosen!r}; {nearest(chosen, known)}")
+    recipe = None if chosen is None else known[chosen]
+    available, listed = groups(config_dir), _listed(recipe)
+    words = [rewrite(word, available, listed) for word in arguments]
 
     import hydra
     from omegaconf import DictConfig, OmegaConf
 
     _register(known)
 
-    composed: list[Composed] = []
-
-    def job(config: DictConfig) -> None:
-        data = OmegaConf.to_container(config, resolve=True)
-        assert isinstance(data, dict)
-        composed.append(Composed(data=data, given=given(words, known.get(chosen or "")), recipe=chosen))
-
+    composed: list[DictConfig] = []
     sys.argv = [sys.argv[0], *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed
     with _reworded():
-        hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(job)()
-    return composed[0] if composed else None
+        hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(composed.append)()
+        if not composed:
+            return None
+        data = OmegaConf.to_container(composed[0], resolve=True, throw_on_missing=True)
+        return Composed(data=cast(dict[str, Any], data), given=given(words, recipe), recipe=chosen)
 
 
-def rewrite(word: str, groups: Collection[str]) -> str:
-    """``a.b=c`` -> ``++a.b=c`` unless it chooses from a group, is already prefixed, or is Hydra's own."""
-    key, equals, _ = word.partition("=")
-    if not equals or word[0] in "-+~" or key.split(".")[0] == "hydra" or "/" in key or "@" in key:
+def rewrite(word: str, groups: Mapping[str, Sequence[str]], listed: Iterable[str]) -> str:
+    """``a.b=c`` -> ``++a.b=c``, unless it is a flag, a deletion, Hydra's own, or chooses from a group.
+
+    ``groups`` maps each group to its options, ``listed`` are the groups that a defaults list has already
+    (another is added to it). Raises ``ConfigError`` for an option that a group does not have.
+    """
+    key, equals, value = word.lstrip("+").partition("=")
+    if key == "hydra.searchpath":
+        raise ConfigError(f"{key}: give a folder of your own by --config-dir.")
+    if not (equals and key) or word[0] in "-~" or key.split(".")[0] == "hydra" or "/" in key or "@" in key:
         return word
     if key == "recipe":
-        return "+" + word
-    return word if key in groups else "++" + word
+        return f"+{key}={value}"
+    if key not in groups:
+        return f"++{key}={value}"
+    for option in value.strip("[]").split(","):
+        if option.strip() not in groups[key]:
+            raise ConfigError(f"{key}: there is no {option.strip()!r}; {nearest(option, groups[key])}")
+    return f"{key}={value}" if key in listed else f"+{key}={value}"
+
+
+def _listed(recipe: Path | None) -> set[str]:
+    """The groups that the defaults lists of the primary configuration and of the recipe name."""
+    entries = [*_load(CONF / "config.yaml")["defaults"]]
+    if recipe is not None:
+        found = _load(recipe).get("defaults")
+        entries += found if isinstance(found, list) else []
+    keys = (key for entry in entries if isinstance(entry, Mapping) for key in entry)
+    return {str(key).removeprefix("override ").strip("/ ") for key in keys}
 
 
 def given(words: Sequence[str], recipe: Path | None) -> dict[str, str]:
@@ -110,22 +138,42 @@ def given(words: Sequence[str], recipe: Path | None) -> dict[str, str]:
     for word in words:
         key, equals, value = word.lstrip("+~").partition("=")
         if equals and word[0] != "-" and not key.startswith("hydra") and key != "recipe":
-            inner = yaml.load(value, _Loader) if value.startswith("{") else None
+            inner = _parsed(word) if value.startswith("{") else None
             nested = [path for path, _ in leaves(inner, key)] if isinstance(inner, dict) else [key]
             typed |= dict.fromkeys(nested, "command line")
     return typed
 
 
-def refuse_code(files: Sequence[Path]) -> None:
-    """Raise ``ConfigError`` naming every file that reaches for Hydra's node or an import."""
+def _parsed(word: str) -> Any:
+    """The value of an override as Hydra's grammar reads it, which is not quite YAML's."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    return OverridesParser.create().parse_override(word).value()
+
+
+def refuse_code(recipes: Iterable[Path], config_dir: Path | None = None) -> None:
+    """Raise ``ConfigError`` naming every file that reaches for Hydra's node, an import or another folder."""
     problems = []
+    files = dict.fromkeys([*([] if config_dir is None else _yaml_files(config_dir)), *recipes])
     for file in files:
-        if re.search(r"^#\s*@package\s+hydra", file.read_text(), re.MULTILINE):
+        inside = file.relative_to(config_dir).parts if config_dir and config_dir in file.parents else ()
+        if inside[:1] == ("hydra",) or re.search(r"@package\s+\S*\bhydra\b", _text(file)):
             problems.append(f"{file}: a file may not place itself in Hydra's own node.")
         for word in _dangerous(_load(file)):
             problems.append(f"{file}: {word!r} is not allowed in a configuration, which must never run code.")
     if problems:
         raise ConfigError(problems)
+
+
+def _yaml_files(folder: Path) -> Iterator[Path]:
+    """Every configuration file below ``folder``, as Hydra would find it: through links too."""
+    seen = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()  # a link back up
+        seen.add(real)
+        yield from (Path(here) / name for name in sorted(files) if name.endswith(".yaml"))
 
 
 def _dangerous(node: Any, *, top: bool = True) -> Iterator[str]:
@@ -135,7 +183,7 @@ def _dangerous(node: Any, *, top: bool = True) -> Iterator[str]:
             if text == "_target_" or (top and re.split(r"[./@]", text)[0] == "hydra"):
                 yield text
             elif top and text == "defaults":
-                yield from (word for word in _words(value) if re.search(r"\bhydra\b", word))
+                yield from (word for word in _words(value) if re.search(r"\bhydra\b|\.\.|//|\$", word))
             else:
                 yield from _dangerous(value, top=False)
     elif isinstance(node, list):
@@ -157,25 +205,41 @@ def _words(node: Any) -> Iterator[str]:
 
 def _load(file: Path) -> dict[str, Any]:
     try:
-        content = yaml.load(file.read_text(), _Loader)
+        content = yaml.load(_text(file), _Loader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{file}{line}: not valid YAML ({getattr(error, 'problem', error)}).") from None
+        raise _not_yaml(error, file) from None
     if content is not None and not isinstance(content, dict):
         raise ConfigError(f"{file}: a mapping is wanted, {type(content).__name__} was found.")
     return content or {}
 
 
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: not UTF-8 text (byte {error.start}).") from None
+
+
+def _not_yaml(error: yaml.YAMLError, file: Path | str) -> ConfigError:
+    mark = getattr(error, "problem_mark", None)
+    line = f" line {mark.line + 1}" if mark else ""
+    return ConfigError(f"{file}{line}: not valid YAML ({getattr(error, 'problem', None) or error}).")
+
+
 def _config_dir(arguments: Sequence[str]) -> Path | None:
+    """The folder after ``--config-dir``; ``ConfigError`` for one that is missing, or an unknown flag."""
+    found = None
     for i, word in enumerate(arguments):
         flag, equals, value = word.partition("=")
+        if flag.startswith("-") and flag not in FLAGS:
+            raise ConfigError(f"{flag}: there is no such flag; {nearest(flag, FLAGS)}")
         if flag in ("--config-dir", "-cd"):
-            folder = Path(value if equals else arguments[i + 1] if i + 1 < len(arguments) else "")
-            if not folder.is_dir():
-                raise ConfigError(f"--config-dir: there is no folder {str(folder)!r}.")
-            return folder.absolute()
-    return None
+            if found is not None:
+                raise ConfigError("--config-dir: it is given twice; put everything into one folder.")
+            found = Path(value if equals else arguments[i + 1] if i + 1 < len(arguments) else "").absolute()
+            if not found.is_dir():
+                raise ConfigError(f"--config-dir: there is no folder {str(found)!r}.")
+    return found
 
 
 def _register(known: Mapping[str, Path]) -> None:
@@ -183,32 +247,51 @@ def _register(known: Mapping[str, Path]) -> None:
     from hydra.core.config_store import ConfigStore
 
     store = ConfigStore.instance()
+    store.repo.pop("recipe", None)  # of an earlier command line in this process
     for name, file in known.items():
         if file.parent == RECIPES:
             store.store(group="recipe", name=name, node=_load(file), package="_global_")
 
 
-class _reworded:  # noqa: N801 - reads as a verb at its one use
+@contextmanager
+def _reworded() -> Iterator[None]:
     """Turn what stops a composition into one clear sentence."""
+    try:
+        yield
+    except SystemExit as stop:
+        if stop.code:
+            raise ConfigError("command line: a flag has no value, or one that it does not know.") from None
+        raise
+    except yaml.YAMLError as error:  # Hydra's own reader is stricter
+        mark = getattr(error, "problem_mark", None)
+        raise _not_yaml(error, mark.name if mark else "configuration") from None
+    except Exception as error:
+        if isinstance(error, ValueError) or type(error).__module__.split(".")[0] in ("hydra", "omegaconf"):
+            raise ConfigError(_sentence(error)) from None
+        raise
 
-    def __enter__(self) -> None: ...
 
-    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
-        if error is None or type(error).__module__.split(".")[0] not in ("hydra", "omegaconf"):
-            return
-        from hydra.errors import MissingConfigException, OverrideParseException
+def _sentence(error: Any) -> str:
+    from hydra.errors import MissingConfigException, OverrideParseException
+    from omegaconf.errors import MissingMandatoryValue
 
-        if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-            group, _, option = error.missing_cfg_file.rpartition("/")
-            options = [name for name in error.options or [] if name != option]
-            raise ConfigError(
-                f"{group or 'config'}: there is no {option!r}; {nearest(option, options)}"
-            ) from None
-        if isinstance(error, OverrideParseException):
-            word = error.override.lstrip("+")
-            raise ConfigError(
-                f"{word}: not understood on the command line; quote values with special characters, as in "
-                f"'key=\"some: text\"'."
-            ) from None
-        first = str(error).strip().splitlines()[0]
-        raise ConfigError(f"configuration: {first}") from None
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        options = [name for name in error.options or [] if name != option]
+        return f"{group or 'config'}: there is no {option!r}; {nearest(option, options)}"
+    if isinstance(error, OverrideParseException):
+        word = error.override.lstrip("+")
+        return (
+            f"{word}: not understood on the command line; quote values with special characters, as in "
+            f"'key=\"some: text\"'."
+        )
+    if isinstance(error, MissingMandatoryValue):
+        return f"{error.full_key}: a value is required and none was given."
+    lines = str(error).strip().splitlines()  # the second is a reason, or else advice that would mislead
+    text = " ".join(lines[: 2 if lines[0].endswith("raised while composing config:") else 1])
+    if several := re.match(r"Ambiguous value for argument '\+*(.*?)=(.*?)'", text):
+        key, values = several.groups()
+        return (
+            f"{key}: {values!r} are several; sweep over them with --multirun, or give a list as [{values}]."
+        )
+    return f"{getattr(error, 'full_key', None) or 'configuration'}: {text}"

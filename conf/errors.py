@@ -45,7 +45,7 @@ class CheckpointError(StockpotError):
     exit_status = 4
 
 
-class Stopped(StockpotError):
+class StoppedError(StockpotError):
     """A signal stopped the run after it saved; the status is 128 + the signal's number."""
 
     def __init__(self, signal_number: int, message: str):

@@ -30,7 +30,7 @@ def resolve(address: str) -> Any:
     return getattr(import_module(module), attribute)
 
 
-def options_of(catalog: Catalog, name: str, path: str) -> type:
+def options_of(catalog: Catalog, name: str, path: str) -> Any:
     """The options dataclass of ``name``; ``ConfigError`` naming ``path`` and the nearest names if unknown."""
     return resolve(_entry(catalog, name, path)[0])
 

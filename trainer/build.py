@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,7 +54,6 @@ class Materials:
     model_config: ModelConfig
     rows: RowSet | None
     plan: Plan
-    folder: RunFolder | None  # only rank 0 knows it until the ranks have met
     num_threads: int
 
 
@@ -62,7 +62,6 @@ def planned(
     prepared: Prepared,
     facts: ModelConfig,
     rows: RowSet | None,
-    folder: RunFolder | None,
     num_threads: int,
     world_size: int,
     notes: Sequence[str],
@@ -89,7 +88,6 @@ def planned(
         model_config=facts,
         rows=rows,
         plan=plan,
-        folder=folder,
         num_threads=num_threads,
     )
 
@@ -100,14 +98,14 @@ def objective_of(config: RunConfig) -> Objective:
     return thing(config.objective.options)
 
 
-def build_run(materials: Materials, ranks: Ranks) -> Run:
+def build_run(materials: Materials, folder: RunFolder, ranks: Ranks) -> Run:
     """Make every part and put them together; a checkpoint to go on from is restored.
 
     Raises ``CheckpointError`` for weights that do not fit.
     """
-    config, plan, folder = materials.config, materials.plan, materials.folder
+    config, plan = materials.config, materials.plan
     objective = objective_of(config)
-    model = make_model(materials, objective)
+    model = make_model(materials, objective, folder.checkpoint)
     model.to(ranks.device)
     optimizer = make_optimizer(config, model)
     batches = make_batches(materials, objective, ranks)
@@ -124,21 +122,30 @@ def build_run(materials: Materials, ranks: Ranks) -> Run:
         num_threads=materials.num_threads,
         seed=config.training.seed,
     )
+    schedule = thing_of(SCHEDULES, config.schedule.name, "schedule.name")
+    factor = schedule(config.schedule.options, max_steps=plan.max_steps)
+    evaluator = Evaluator(objective, ranks, evaluation_sets(materials, objective, ranks))
     args = callback_arguments(config)
     seed_rank(config.training.seed, ranks.rank)
     run = Run(
         model=ranks.prepare(model),
         objective=objective,
         optimizer=optimizer,
-        schedule=thing_of(SCHEDULES, config.schedule.name, "schedule.name")(
-            config.schedule.options, max_steps=plan.max_steps
-        ),
+        schedule=factor,
         batches=batches,
         ranks=ranks,
-        evaluator=Evaluator(objective, ranks, evaluation_sets(materials, objective, ranks)),
+        evaluator=evaluator,
         checkpointer=checkpointer,
         callbacks=make_callbacks(
-            materials, args, model=model, optimizer=optimizer, state=state, control=control
+            materials,
+            args=args,
+            state=state,
+            control=control,
+            model=model,
+            optimizer=optimizer,
+            lr_scheduler=factor,
+            train_dataloader=batches,
+            eval_dataloader=evaluator.sets,
         ),
         state=state,
         control=control,
@@ -154,17 +161,23 @@ def build_run(materials: Materials, ranks: Ranks) -> Run:
     return run
 
 
-def make_model(materials: Materials, objective: Objective) -> TaskModel:
+def make_model(materials: Materials, objective: Objective, checkpoint: Path | None) -> TaskModel:
     """The model with its weights: of the checkpoint, of ``model.path``, or drawn from the seed."""
     section = materials.config.model
-    source = materials.folder.checkpoint or (Path(section.path) if section.path else None)
+    source = checkpoint or (Path(section.path) if section.path else None)
     dtype = torch_dtype(section.dtype)
-    options = {"dtype": dtype, "attn_implementation": section.attn_implementation}
+    build = partial(
+        build_model,
+        materials.model_config,
+        objective.head,
+        dtype=dtype,
+        attn_implementation=section.attn_implementation,
+    )
     if source is None:
         seed_weights(materials.config.training.seed)
-        model = build_model(materials.model_config, objective.head, **options)
+        model = build()
     else:
-        model = build_model(materials.model_config, objective.head, device="meta", **options)
+        model = build(device="meta")
         _load(model, source, dtype)
     if materials.config.training.gradient_checkpointing:
         model.gradient_checkpointing_enable()
@@ -251,7 +264,7 @@ def callback_arguments(config: RunConfig) -> SimpleNamespace:
     return args
 
 
-def make_callbacks(materials: Materials, args: SimpleNamespace, **given: Any) -> Callbacks:
+def make_callbacks(materials: Materials, **given: Any) -> Callbacks:
     """The flow of the loop first, then what the recipe names, in its order."""
     chosen = []
     for key, choice in materials.config.callbacks.items():
@@ -259,7 +272,6 @@ def make_callbacks(materials: Materials, args: SimpleNamespace, **given: Any) ->
         chosen.append(choice.options if isinstance(choice.options, thing) else thing(choice.options))
     return Callbacks(
         [DefaultFlowCallback(), *chosen],
-        args=args,
         processing_class=materials.prepared.tokenizer,
         plan=materials.plan,
         **given,

@@ -171,7 +171,7 @@ class Checkpointer:
         notes = []
         if saved["world_size"] == run.ranks.world_size:
             files = WeightFiles(path / TRAINING, f"rng-{run.ranks.rank}")
-            restore_generators({name: files.get(name) for name in files.keys()}, run.ranks.device)  # noqa: SIM118
+            restore_generators({name: files.get(name) for name in files.keys()}, run.ranks.device)
         else:
             seed_rank(self.seed, run.ranks.rank, run.state.global_step)
             notes.append(
@@ -202,7 +202,7 @@ def restore_optimizer(
 ) -> None:
     """Put back what ``split_optimizer_state`` gave; ``CheckpointError`` if it is of other parameters."""
     parameters = dict(_named_parameters(optimizer))
-    entries: Iterator[tuple[str, Any]] = ((key, files.get(key)) for key in files.keys())  # noqa: SIM118
+    entries: Iterator[tuple[str, Any]] = ((key, files.get(key)) for key in files.keys())
     for key, value in [*entries, *scalars.items()]:
         name, _, state = key.rpartition("/")
         if name not in parameters:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from itertools import chain
+from pathlib import Path
 from typing import Any
 
 from conf.decode import decode_fields, decode_leniently
@@ -91,10 +92,6 @@ class _Judge:
         except ConfigError as error:
             yield from error.problems
             return
-        try:
-            decode_fields(family, model.config, "model.config")
-        except ConfigError as error:
-            yield from error.problems
         if model.path is not None and self.strength("model.path") > 0:
             yield from self.both("model.path", "model.preset")
             if model.config and self.strength("model.config") >= self.strength("model.path"):
@@ -103,6 +100,16 @@ class _Judge:
             yield f"model.preset: choose one, or give model.path; {nearest('', family.presets)}"
         elif model.preset not in family.presets:
             yield f"model.preset: there is no {model.preset!r}; {nearest(model.preset, family.presets)}"
+        else:
+            yield from self.model_facts(family)
+
+    def model_facts(self, family: Any) -> Iterator[str]:
+        """What the preset and ``model.config`` say together."""
+        model = self.config.model
+        try:
+            family.preset(model.preset, **decode_fields(family, model.config, "model.config"))
+        except ConfigError as error:
+            yield from (text.replace(f"{family.__name__}.", "model.config.") for text in error.problems)
 
     def processor(self) -> Iterator[str]:
         tokenizer = self.config.processor.tokenizer
@@ -110,6 +117,12 @@ class _Judge:
             yield from self.both("processor.tokenizer.path", "processor.tokenizer.train")
         if tokenizer.path is None and tokenizer.train is None and self.config.model.path is None:
             yield "processor.tokenizer: give a path to one, or train: bpe."
+        model = self.config.model.path
+        if model is not None and (Path(model) / "tokenizer.json").is_file():
+            for name in ("path", "train", "vocab_size", "min_frequency"):
+                yield from self.idle(
+                    f"processor.tokenizer.{name}", "model.path", "where model.path brings its own tokenizer"
+                )
         if tokenizer.train is None:
             for name in ("vocab_size", "min_frequency"):
                 yield from self.idle(

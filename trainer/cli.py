@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 from conf import compose
 from conf.decode import encode
-from conf.errors import ConfigError, StockpotError, Stopped
+from conf.errors import ConfigError, StockpotError, StoppedError
 from trainer.ranks import LaunchEnvironment, launch_environment
 
 if TYPE_CHECKING:
     from trainer.build import Materials
     from trainer.config import RunConfig
     from trainer.run import Run
+    from trainer.run_folder import RunFolder
 
 SWEEP = {"--multirun", "-m"}
 HELP = """\
@@ -116,11 +117,11 @@ class Command:
         if config.show:
             self.show(config, prepared)
         facts = model_config(config, prepared.tokenizer)
-        materials = self.plan(config, prepared, facts, folder)
+        materials = self.plan(config, prepared, facts, folder.notes if folder else ())
         if config.check:
             self.say(_table(materials.plan.lines()))
             return None
-        return self.train(materials)
+        return self.train(materials, folder)
 
     def decode(self) -> RunConfig:
         """The typed configuration, judged as a whole; a resumed run without a recipe takes the saved one."""
@@ -141,7 +142,7 @@ class Command:
             for index in range(min(config.show, len(rows))):
                 self.say(f"{name}, {rows.place(index)}:\n{show(rows.document(index), prepared.tokenizer)}\n")
 
-    def plan(self, config: RunConfig, prepared: Any, facts: Any, folder: Any) -> Materials:
+    def plan(self, config: RunConfig, prepared: Any, facts: Any, more_notes: Sequence[str]) -> Materials:
         """The numbers of the run; from here on torch is there."""
         from trainer.data.rows import RowSet, rows_without_target
         from trainer.seeding import set_threads
@@ -159,8 +160,8 @@ class Command:
             _refuse_empty(rows_without_target(rows))
         from trainer.build import planned
 
-        notes = [*prepared.notes, *self._notes(config, facts), *(folder.notes if folder else ())]
-        return planned(config, prepared, facts, rows, folder, threads, self.environment.world_size, notes)
+        notes = [*prepared.notes, *self._notes(config, facts), *more_notes]
+        return planned(config, prepared, facts, rows, threads, self.environment.world_size, notes)
 
     def _notes(self, config: RunConfig, facts: Any) -> list[str]:
         notes = self.notes + [f"plug-in {name} ({version[:12]})" for name, version in self.loaded.items()]
@@ -173,9 +174,10 @@ class Command:
             )
         return notes
 
-    def train(self, materials: Materials) -> float | None:
-        """Build and train; every rank comes here."""
+    def train(self, materials: Materials, decided: RunFolder | None) -> float | None:
+        """Build and train; every rank comes here, with the folder that rank 0 decided before anything is written."""
         from trainer import build, loop, run_folder
+        from trainer.manifest import require_space
         from trainer.ranks.ranks import Ranks
         from trainer.seeding import set_threads
 
@@ -186,8 +188,10 @@ class Command:
             bf16=config.precision.bf16,
             timeout_seconds=config.parallel.ddp_timeout,
         )
-        folder = ranks.gather(materials.folder)[0]  # rank 0 decided it, before anything is written
-        materials = replace(materials, folder=folder)
+        if ranks.note is not None:
+            self.say(ranks.note)
+        folder = ranks.gather(decided)[0]
+        assert folder is not None, "rank 0 decides"
         if folder.checkpoint is not None:
             for note in run_folder.compare_with(folder, encode(config), materials.plan.rows_per_step):
                 self.say(note)
@@ -195,10 +199,12 @@ class Command:
             materials = replace(materials, num_threads=set_threads(threads, 1))
         if ranks.is_main:
             run_folder.open_folder(folder, self.say)
+            if config.checkpoint.save_strategy != "no":
+                require_space(folder.path, materials.plan.checkpoint_bytes)
             run_folder.write(folder, encode(config), materials.plan.to_dict())
             self.say(_table(materials.plan.lines()))
         ranks.barrier()
-        run = build.build_run(materials, ranks)
+        run = build.build_run(materials, folder, ranks)
         if folder.checkpoint is not None:
             for note in run.checkpointer.restore(run, folder.checkpoint):
                 self.say(note)
@@ -207,25 +213,25 @@ class Command:
             run.metrics_file.cut_after(run.state.global_step)
         with run.interrupt:
             loop.train(run)
-        return self.finish(run, materials, time.perf_counter() - began)
+        return self.finish(run, folder, time.perf_counter() - began)
 
-    def finish(self, run: Run, materials: Materials, seconds: float) -> float | None:
-        """The final model, the results, and what one can do next; raises ``Stopped`` after a signal."""
+    def finish(self, run: Run, folder: RunFolder, seconds: float) -> float | None:
+        """The final model, the results, and what one can do next; raises ``StoppedError`` after a signal."""
         from trainer import run_folder
 
-        path = materials.folder.path
+        path = folder.path
         again = f"train.py resume={shlex.quote(str(run.checkpointer.last_saved))}"
         run.batches.close()
         if run.stop_requested:
             run.ranks.close()
-            raise Stopped(
+            raise StoppedError(
                 run.interrupt.signal_number or signal.SIGTERM,
                 f"stopped by a signal at step {run.state.global_step}, saved; go on with: {again}",
             )
         run.checkpointer.save_final(run)
         results = run.results()
         if run.ranks.is_main:
-            run_folder.write_results(materials.folder, {**results, "train_runtime": seconds})
+            run_folder.write_results(folder, {**results, "train_runtime": seconds})
         recipe = f"+recipe={self.composed.recipe} " if self.composed.recipe else ""
         self.say(
             _table(

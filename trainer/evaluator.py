@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -10,6 +10,10 @@ from torch import nn
 
 from trainer.objectives.objective import Objective
 from trainer.ranks.ranks import Ranks, unwrap
+
+
+def _nothing() -> None:
+    """What nobody asked to be done after a batch."""
 
 
 class Evaluator:
@@ -22,14 +26,14 @@ class Evaluator:
         self.objective, self.ranks, self.sets = objective, ranks, sets
 
     @torch.no_grad()
-    def __call__(self, model: nn.Module) -> dict[str, float]:
+    def __call__(self, model: nn.Module, after_batch: Callable[[], None] = _nothing) -> dict[str, float]:
         model = unwrap(model)
         training = model.training
         model.eval()
         metrics: dict[str, float] = {}
         totals: dict[str, tuple[float, float]] = {}
         for name, batches in self.sets.items():
-            for term, (value, weight) in self._sums(model, batches).items():
+            for term, (value, weight) in self._sums(model, batches, after_batch).items():
                 if len(self.sets) > 1:
                     metrics[f"eval_{name}_{term}"] = value / weight
                 before = totals.get(term, (0.0, 0.0))
@@ -38,7 +42,9 @@ class Evaluator:
         means = {f"eval_{term}": value / weight for term, (value, weight) in totals.items()}
         return means | metrics
 
-    def _sums(self, model: nn.Module, batches: Iterable[Any]) -> dict[str, tuple[float, float]]:
+    def _sums(
+        self, model: nn.Module, batches: Iterable[Any], after_batch: Callable[[], None]
+    ) -> dict[str, tuple[float, float]]:
         terms = list(self.objective.coefficients)
         sums, weights = dict.fromkeys(terms, 0.0), dict.fromkeys(terms, 0.0)
         for batch in batches:
@@ -48,5 +54,6 @@ class Evaluator:
                 loss = self.objective(model, self.ranks.to_device(batch))
             for term, value in loss.terms.items():
                 sums[term] += value.item()
+            after_batch()
         totals = self.ranks.all_reduce([*sums.values(), *weights.values()])
         return {term: (totals[i], totals[len(terms) + i]) for i, term in enumerate(terms)}

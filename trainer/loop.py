@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import math
 
+import torch
+
 from conf.errors import NonFiniteError
 from trainer.log import StepResult
 from trainer.run import Run
@@ -51,17 +53,17 @@ def train(run: Run) -> TrainerState:
 def optimizer_step(run: Run) -> StepResult:
     """One update from the next micro-batches: weigh, forward and backward each, clip, step."""
     micro_batches = next(run.batches)
-    weights = run.weigh(micro_batches)
+    weights, coefficients = run.weigh(micro_batches), run.objective.coefficients
     run.optimizer.zero_grad(set_to_none=True)
     partial = []
     for index, batch in enumerate(micro_batches):
-        with run.ranks.forward(run.model, last=index == len(micro_batches) - 1):
+        last = index == len(micro_batches) - 1
+        with run.ranks.forward(run.model, last=last):
             loss = run.objective(run.model, run.ranks.to_device(batch))
-        total = sum(
-            run.objective.coefficients[term] * value / weights[term] for term, value in loss.terms.items()
-        )
-        run.ranks.backward(total)
-        run.callbacks("on_substep_end")
+        shares = [coefficients[term] * value / weights[term] for term, value in loss.terms.items()]
+        run.ranks.backward(torch.stack(shares).sum())
+        if not last:
+            run.callbacks("on_substep_end")
         partial.append({term: value.detach() for term, value in loss.terms.items()})
     grad_norm = run.ranks.clip(run.max_grad_norm)
     sums = run.reduce(partial)

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 from conf.errors import CheckpointError
 
@@ -93,14 +93,14 @@ class Folder:
         self._records: dict[str, FileRecord] = {}
         self._unfinished: set[str] = set()
 
-    def open(self, relpath: str) -> HashingFile:
+    def open(self, relpath: str) -> BinaryIO:
         """A new file for binary writing, as a context manager; its folders are made as needed.
 
         Leaving the ``with`` block by an exception removes the file again.
         """
         path = self._new(relpath)
         self._unfinished.add(relpath)
-        return HashingFile(path, lambda record: self._finish(relpath, record))
+        return cast(BinaryIO, HashingFile(path, lambda record: self._finish(relpath, record)))
 
     def write_text(self, relpath: str, text: str) -> None:
         """Write ``text`` as UTF-8."""

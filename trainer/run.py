@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from conf.errors import DataError
 from trainer.checkpoint import Checkpointer
 from trainer.evaluator import Evaluator
 from trainer.interrupt import Interrupt
@@ -90,6 +91,9 @@ class Run:
             "tokens_supervised": int(totals[0]),
         }
         self.state.num_input_tokens_seen += int(totals[-1])
+        if not any(weights.values()):
+            rows = ", ".join(sorted({place for places in self.ranks.gather(self.batches.places()) for place in places}))
+            raise DataError(f"step {self.state.global_step + 1}: no token of its rows is supervised: {rows}.")
         # A term that nothing in this step counts for adds nothing; its sum is 0.
         return {term: weight or 1.0 for term, weight in weights.items()}
 
@@ -138,7 +142,7 @@ class Run:
 
     def evaluate(self, *, counts: bool = True) -> dict[str, float]:
         """Look at the validation data; the best metric so far is updated after the callbacks have seen it."""
-        metrics = self.evaluator(self.model)
+        metrics = self.evaluator(self.model, lambda: self.callbacks("on_prediction_step"))
         self.log(metrics)
         self.callbacks("on_evaluate", metrics=metrics)
         if counts:

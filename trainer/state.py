@@ -75,11 +75,12 @@ class TrainerControl:
 class TrainerCallback:
     """Something that is told what happens and may set flags of the control.
 
-    Every event is called as ``event(args, state, control, **kwargs)`` and may return a control. ``args`` is the
-    flat view of the configuration under the reference's names; ``kwargs`` hold ``model``, ``processing_class``,
-    ``optimizer``, ``lr_scheduler``, ``train_dataloader``, ``eval_dataloader`` and what the event adds
-    (``logs``, ``metrics``). A callback that has state offers ``state() -> dict`` and
-    ``load_state(dict)``; it is saved with each checkpoint.
+    Every event is called as ``event(args, state, control, **kwargs)`` and may return a control. ``args`` is
+    the flat view of the configuration under the reference's names; ``kwargs`` hold ``model``,
+    ``processing_class``, ``optimizer``, ``lr_scheduler`` (the schedule: step -> factor), ``train_dataloader``
+    (the stream of steps), ``eval_dataloader`` (name -> batches), the ``plan``, and what the event adds
+    (``logs``, ``metrics``). A callback that has state offers ``state() -> dict`` and ``load_state(dict)``; it
+    is saved with each checkpoint.
     """
 
     def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> Any: ...
@@ -141,7 +142,9 @@ class Callbacks:
     def __call__(self, event: str, **more: Any) -> None:
         """Tell every listener of ``event`` (one of ``EVENTS``)."""
         for callback in self._listeners[event]:
-            getattr(callback, event)(self.args, self.state, self.control, **self.given, **more)
+            answer = getattr(callback, event)(self.args, self.state, self.control, **self.given, **more)
+            if isinstance(answer, TrainerControl) and answer is not self.control:
+                vars(self.control).update(vars(answer))
 
     def state_dict(self) -> dict[str, Any]:
         """The states of the callbacks that have one, by class name and position among its equals."""

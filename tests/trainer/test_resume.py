@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.errors import Stopped
+from conf.errors import StoppedError
 from trainer.cli import run_command
 from trainer.manifest import verify
 from trainer.retention import checkpoints, newest_valid
@@ -205,4 +205,4 @@ def test_two_hundred_kills_at_random_moments(tmp_path: Path) -> None:
 
 
 def test_a_stop_is_an_error_that_says_how_to_go_on() -> None:
-    assert Stopped(signal.SIGTERM, "x").exit_status == 143
+    assert StoppedError(signal.SIGTERM, "x").exit_status == 143

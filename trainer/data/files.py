@@ -158,7 +158,7 @@ def read_txt(path: Path, offset: int, line: int, sample_by: str) -> Iterator[Fou
 
 def read_parquet(path: Path, offset: int, line: int, sample_by: str) -> Iterator[FoundRow]:
     """Rows of a parquet file; an offset counts rows, and whole row groups before it are not read."""
-    import pyarrow  # type: ignore[import-untyped]
+    import pyarrow
     from pyarrow import parquet
 
     number = offset

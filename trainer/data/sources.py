@@ -139,7 +139,7 @@ class Source:
 
     def _hub(self, streaming: bool = False) -> Any:
         """The data set of this name through ``datasets``, imported only here because it is slow to."""
-        import datasets  # type: ignore[import-untyped]
+        import datasets
 
         options = self.options
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -21,7 +21,7 @@ class CausalLM:
     """
 
     head = "causal_lm"
-    coefficients: Mapping[str, float] = {"loss": 1.0}  # noqa: RUF012 - read only
+    coefficients: ClassVar[Mapping[str, float]] = {"loss": 1.0}
 
     def __init__(self, options: CausalLMOptions):
         self.options = options

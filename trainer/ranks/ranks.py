@@ -56,6 +56,17 @@ class Ranks:
     def is_main(self) -> bool:
         return self.rank == 0
 
+    @property
+    def note(self) -> str | None:
+        """What is worth saying of the machine: bf16 was asked for and its processor emulates it, slowly."""
+        if self._autocast is None:
+            return None
+        if self.device.type == "cuda":
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            native = self.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
+        return None if native else f"precision.bf16: this {self.device.type} has no bf16 arithmetic; it will be slow."
+
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move the model to this rank's device and, with several ranks, keep its gradients in step."""
         self._parameters = [p for p in model.parameters() if p.requires_grad]

@@ -1,0 +1,1 @@
+"""What the benchmark starts in fresh processes; each tells its figures through ``report``."""
