@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from models.config import ModelConfig
+from models.config import CONFIG_FILE, ModelConfig
 from models.weights.keymap import KeyMap
 from models.weights.save import MAX_SHARD_SIZE, save_weights
 
@@ -105,8 +105,11 @@ class TaskModel(nn.Module):
         The folder is made if missing; other libraries load it.
         """
         folder = Path(folder)
-        self.saved_config().save_pretrained(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in [*folder.glob("model*.safetensors*"), folder / CONFIG_FILE]:
+            old.unlink(missing_ok=True)  # other folders may hold the same file by a hard link
         save_weights(self, lambda name: (folder / name).open("wb"), max_shard_size=max_shard_size)
+        self.saved_config().save_pretrained(folder)
 
     def saved_config(self) -> ModelConfig:
         """The configuration with what only the model knows: its architecture's name and its weights' type."""

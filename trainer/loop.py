@@ -38,13 +38,11 @@ def train(run: Run) -> TrainerState:
         state.global_step += 1
         state.epoch = run.batches.epoch
         tell("on_step_end")
-        act(run)
         if control.should_epoch_stop:
             run.batches.skip_epoch()
         if run.batches.is_epoch_end or state.global_step >= state.max_steps:
-            control.new_step()
             tell("on_epoch_end")
-            act(run)
+        act(run)
     run.save_last()
     tell("on_train_end")
     return state
@@ -80,7 +78,10 @@ def optimizer_step(run: Run) -> StepResult:
 
 
 def act(run: Run) -> None:
-    """Log, evaluate, save and stop, as the control's flags say, in this order."""
+    """Log, evaluate, save and stop, as the control's flags say.
+
+    Saving comes last, so that a checkpoint holds everything that was said of its step.
+    """
     control = run.control
     if run.stop_requested:
         control.should_training_stop = control.should_save = True
@@ -88,6 +89,5 @@ def act(run: Run) -> None:
         run.log(run.window.line())
     if control.should_evaluate:
         run.evaluate()
-        run.model.train()
     if control.should_save:
         run.save()

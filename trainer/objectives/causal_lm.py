@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from models.heads.causal_lm import shift_labels
+from models.heads.chunked import IGNORED
 from trainer.objectives.objective import Batch, Loss
 from trainer.objectives.options import CausalLMOptions
-
-IGNORED = -100
 
 
 class CausalLM:
@@ -34,7 +33,7 @@ class CausalLM:
         return {"loss": int((batch["labels"][:, 1:] != IGNORED).sum())}
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
-        targets = F.pad(batch["labels"][:, 1:], (0, 1), value=IGNORED)  # (B, T): what follows each position
+        targets = shift_labels(batch["labels"])  # (B, T)
         inputs = {name: value for name, value in batch.items() if name != "labels"}
 
         def summed(head: Any, hidden: Tensor) -> Tensor:
