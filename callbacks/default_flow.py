@@ -12,9 +12,7 @@ class DefaultFlowCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         step, plan = state.global_step, kwargs["plan"]
-        if args.logging_strategy == "steps" and (
-            plan.log.includes(step) or (args.logging_first_step and step == 1)
-        ):
+        if plan.log.includes(step) and (args.logging_strategy == "steps" or step == 1):
             control.should_log = True
         if args.eval_strategy == "steps" and plan.evaluate.includes(step):
             control.should_evaluate = True

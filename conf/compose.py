@@ -107,7 +107,9 @@ def rewrite(word: str, groups: Mapping[str, Sequence[str]], listed: Iterable[str
     key, equals, value = word.lstrip("+").partition("=")
     if key == "hydra.searchpath":
         raise ConfigError(f"{key}: give a folder of your own by --config-dir.")
-    if not (equals and key) or word[0] in "-~" or key.split(".")[0] == "hydra" or "/" in key or "@" in key:
+    if equals and not key:
+        raise ConfigError(f"{word}: not understood on the command line; there is no name before the equals sign.")
+    if not equals or word[0] in "-~" or key.split(".")[0] == "hydra" or "/" in key or "@" in key:
         return word
     if key == "recipe":
         return f"+{key}={value}"
@@ -236,9 +238,10 @@ def _config_dir(arguments: Sequence[str]) -> Path | None:
         if flag in ("--config-dir", "-cd"):
             if found is not None:
                 raise ConfigError("--config-dir: it is given twice; put everything into one folder.")
-            found = Path(value if equals else arguments[i + 1] if i + 1 < len(arguments) else "").absolute()
-            if not found.is_dir():
-                raise ConfigError(f"--config-dir: there is no folder {str(found)!r}.")
+            name = value if equals else "".join(arguments[i + 1 : i + 2])
+            if not name or not Path(name).is_dir():
+                raise ConfigError(f"--config-dir: there is no folder {name!r}.")
+            found = Path(name).absolute()
     return found
 
 

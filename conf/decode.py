@@ -2,12 +2,14 @@
 
 Supported annotations: ``bool int float str``, ``Literal``, ``X | None``, ``tuple[X, ...]``, ``dict[str, X]``,
 nested dataclasses, and ``Annotated[Chosen, OneOf(catalog)]`` for a section whose ``name`` picks its options.
-A dataclass that checks itself raises ``ValueError`` or ``ConfigError`` ("field: what is wrong") in ``__post_init__``.
+A dataclass that checks itself raises ``ValueError`` or ``ConfigError`` in ``__post_init__``, its text being
+"field: what is wrong".
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ MISSING = object()
 
 @dataclass(frozen=True, kw_only=True)
 class OneOf:
-    """Annotation: the section's ``name`` is a key of the catalog at this address, the rest are its options."""
+    """Annotation: a section's ``name`` is a key of the catalog at this address, the rest are its options."""
 
     catalog: str
     default: str | None = None
@@ -150,7 +152,7 @@ class _Reader:
     def fill(
         self, field: dataclasses.Field[Any], hint: Any, values: dict[str, Any], path: str, *, wrong: bool
     ) -> None:
-        """What has no value and no default: a section's default choice, else a problem unless it was named."""
+        """What has no value and no default: a section's default choice, else a problem if not named."""
         if _has_default(field):
             return
         choice = _one_of(hint)
@@ -264,7 +266,8 @@ def _split(path: str, message: str) -> tuple[str, str]:
 
 
 def _name(hint: Any) -> str:
-    return f"one of {', '.join(map(str, get_args(hint)))}" if get_origin(hint) is Literal else str(hint)
+    kinds = {Literal: f"one of {', '.join(map(str, get_args(hint)))}", tuple: "a list", dict: "a mapping"}
+    return kinds.get(get_origin(hint), str(hint))
 
 
 def _bool(value: Any) -> Any:
@@ -283,9 +286,10 @@ def _float(value: Any) -> Any:
     if isinstance(value, int):
         return value
     try:
-        return float(value)
+        number = float(value)
     except ValueError:
         return MISSING
+    return MISSING if math.isnan(number) else number
 
 
 def _text(value: Any) -> Any:

@@ -79,7 +79,7 @@ class ChatDocuments:
         return self._report
 
     def check(self, row: Mapping[str, Any], documents: Sequence[Document]) -> list[str]:
-        """What is wrong with the documents made of a row, a sentence each; see ``review.check_conversation``."""
+        """What is wrong with the documents of a row, a sentence each; see ``review.check_conversation``."""
         from processors.review import check_conversation
 
         # A template that ends no answer, or marks answers without their end, has said so in the report.

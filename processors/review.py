@@ -34,11 +34,11 @@ def show(document: Document, tokenizer: Tokenizer, *, colour: bool = True) -> st
 def check_conversation(
     row: Mapping[str, Any], documents: Sequence[Document], chat: ChatDocuments, *, ends: bool = True
 ) -> list[str]:
-    """What is wrong with the documents of a conversation, a sentence each; ``ends=False`` asks for no end of turn.
+    """What is wrong with the documents of a conversation, a sentence each.
 
     Checked: every answer to be learned is a target and ends with an end-of-turn token; nothing that others
     said is a target; a document begins with exactly one BOS token where the tokenizer uses one. What
-    ``max_length`` cut off is not missed (``chat.report()`` counts it).
+    ``max_length`` cut off is not missed (``chat.report()`` counts it). ``ends=False``: ends need not be.
     """
     tokenizer = chat.tokenizer
     messages, _, turns = read_row(row, chat.options)

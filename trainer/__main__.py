@@ -7,6 +7,6 @@ from pathlib import Path
 _HERE = Path(__file__).resolve().parent.parent
 sys.path[:] = [str(_HERE), *(p for p in sys.path if p not in ("", str(Path.cwd())))]
 
-from trainer.cli import main
+from trainer.cli import main  # noqa: E402
 
 main()

@@ -2,7 +2,7 @@
 
 One table for all of them (reference: main_classes/trainer, TrainingArguments and Seq2SeqTrainingArguments).
 ``runs`` lists the values that this version carries out; any other is refused in one sentence. ``None`` there
-means all of them. Defaults are those of ``RunConfig``; the deliberate differences are in ``DIFFERENT_DEFAULTS``.
+means all of them. Defaults are those of ``RunConfig``; ``DIFFERENT_DEFAULTS`` says where and why they differ.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from trainer.config import RunConfig
 
 @dataclass(frozen=True)
 class Argument:
-    """One argument of the reference: its name, its path in a recipe, the values that run, who brings the rest."""
+    """One argument of the reference: its path in a recipe, the values that run, who brings the others."""
 
     name: str
     path: str
@@ -39,15 +39,15 @@ ARGUMENTS: tuple[Argument, ...] = (
     _later("do_predict", "task", "options", "predict only", "train"),
     A("resume_from_checkpoint", "resume", "a checkpoint to go on from, or `auto`"),
     # training
-    A("num_train_epochs", "training.num_train_epochs", "passes over the data; a fraction is rounded up to steps"),
+    A("num_train_epochs", "training.num_train_epochs", "passes over the data; rounded up to steps"),
     A("max_steps", "training.max_steps", "optimizer steps; wins over the epochs"),
-    A("per_device_train_batch_size", "training.per_device_train_batch_size", "rows of a micro-batch on one rank"),
+    A("per_device_train_batch_size", "training.per_device_train_batch_size", "rows of a micro-batch"),
     A("gradient_accumulation_steps", "training.gradient_accumulation_steps", "micro-batches of one step"),
     A("max_grad_norm", "training.max_grad_norm", "clip the global gradient norm to this; 0 or null does not"),
     A("seed", "training.seed", "seed of weights, dropout and, without data_seed, of the data order"),
     A("data_seed", "training.data_seed", "seed of the data order"),
     A("gradient_checkpointing", "training.gradient_checkpointing", "recompute activations to save memory"),
-    _later("gradient_checkpointing_kwargs", "training.gradient_checkpointing_kwargs", "options", "its options"),
+    _later("gradient_checkpointing_kwargs", "training.gradient_checkpointing_kwargs", "options", "how"),
     _later("full_determinism", "training.full_determinism", "options", "deterministic kernels only"),
     _later("label_smoothing_factor", "training.label_smoothing_factor", "options", "label smoothing", 0.0),
     _later("neftune_noise_alpha", "training.neftune_noise_alpha", "options", "noise on embeddings"),
@@ -57,14 +57,14 @@ ARGUMENTS: tuple[Argument, ...] = (
     _later("torch_compile", "training.torch_compile", "options", "compile the model"),
     _later("torch_compile_backend", "training.torch_compile_backend", "options", "backend of the compiler"),
     _later("torch_compile_mode", "training.torch_compile_mode", "options", "mode of the compiler"),
-    _later("torch_empty_cache_steps", "training.torch_empty_cache_steps", "options", "empty the device's cache"),
+    _later("torch_empty_cache_steps", "training.torch_empty_cache_steps", "options", "empty the cache"),
     _later("use_liger_kernel", "training.use_liger_kernel", "options", "Liger's kernels"),
     _later("liger_kernel_config", "training.liger_kernel_config", "options", "which of them"),
     _later("use_cache", "training.use_cache", "options", "key-value cache while training"),
     # optimizer and schedule
     A("optim", "optimizer.name", "the optimizer"),
     _later("optim_args", "optimizer", "optimizers", "options of the optimizer, as text"),
-    _later("optim_target_modules", "optimizer.optim_target_modules", "optimizers", "modules that GaLore projects"),
+    _later("optim_target_modules", "optimizer.optim_target_modules", "optimizers", "what GaLore projects"),
     A("learning_rate", "optimizer.learning_rate", "the peak learning rate"),
     A("weight_decay", "optimizer.weight_decay", "decoupled decay of all but norms and biases"),
     A("adam_beta1", "optimizer.adam_beta1", "decay of the first moment"),
@@ -79,17 +79,17 @@ ARGUMENTS: tuple[Argument, ...] = (
     _later("fp16", "precision.fp16", "options", "compute in float16 with loss scaling"),
     _later("bf16_full_eval", "precision.bf16_full_eval", "options", "evaluate in bfloat16"),
     _later("fp16_full_eval", "precision.fp16_full_eval", "options", "evaluate in float16"),
-    _later("tf32", "precision.tf32", "options", "TF32 matrix products"),
+    _later("tf32", "precision.tf32", "options", "TF32 matrix products", None),
     # data
     A("dataloader_num_workers", "data.dataloader_num_workers", "processes that make batches; 0 = this one"),
-    A("dataloader_prefetch_factor", "data.dataloader_prefetch_factor", "micro-batches each worker makes ahead"),
+    A("dataloader_prefetch_factor", "data.dataloader_prefetch_factor", "micro-batches made ahead"),
     A("dataloader_drop_last", "data.dataloader_drop_last", "leave out an epoch's short last step"),
     _later("dataloader_pin_memory", "data.dataloader_pin_memory", "options", "page-locked batches", True),
-    _later("dataloader_persistent_workers", "data.dataloader_persistent_workers", "options", "keep the workers"),
-    _later("remove_unused_columns", "data.remove_unused_columns", "options", "drop columns unknown to forward", True),
+    _later("dataloader_persistent_workers", "data.dataloader_persistent_workers", "options", "keep workers"),
+    _later("remove_unused_columns", "data.remove_unused_columns", "options", "drop unknown columns", True),
     _later("label_names", "data.label_names", "options", "columns that are labels"),
     _later("group_by_length", "data.group_by_length", "options", "batches of similar lengths"),
-    _later("length_column_name", "data.length_column_name", "options", "the column with the lengths", "length"),
+    _later("length_column_name", "data.length_column_name", "options", "column of lengths", "length"),
     _later("sortish_sampler", "data.sortish_sampler", "options", "batches roughly sorted by length"),
     # evaluation
     A("eval_strategy", "evaluation.eval_strategy", "when to evaluate"),
@@ -99,7 +99,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     A("per_device_eval_batch_size", "evaluation.per_device_eval_batch_size", "rows of an evaluation batch"),
     A("metric_for_best_model", "evaluation.metric_for_best_model", "the metric that decides which is best"),
     A("greater_is_better", "evaluation.greater_is_better", "whether more of it is better"),
-    _later("eval_accumulation_steps", "evaluation.eval_accumulation_steps", "options", "move outputs to the host"),
+    _later("eval_accumulation_steps", "evaluation.eval_accumulation_steps", "options", "spare the device"),
     _later("prediction_loss_only", "evaluation.prediction_loss_only", "options", "return the loss only"),
     _later("include_for_metrics", "evaluation.include_for_metrics", "options", "what metrics see", ()),
     _later("eval_do_concat_batches", "evaluation.eval_do_concat_batches", "options", "join batches", True),
@@ -108,13 +108,13 @@ ARGUMENTS: tuple[Argument, ...] = (
     # checkpoints
     A("save_strategy", "checkpoint.save_strategy", "when to save", ("no", "steps", "epoch"), "options"),
     A("save_steps", "checkpoint.save_steps", "steps between checkpoints"),
-    A("save_total_limit", "checkpoint.save_total_limit", "how many are kept; the best and the last valid always"),
+    A("save_total_limit", "checkpoint.save_total_limit", "how many are kept; the best and last always"),
     _later("enable_jit_checkpoint", "checkpoint.enable_jit_checkpoint", "options", "save on SIGTERM", True),
     _later("save_on_each_node", "checkpoint.save_on_each_node", "ranks", "one writer a node"),
     _later("save_only_model", "checkpoint.save_only_model", "options", "leave out what resume needs"),
     _later("restore_callback_states_from_checkpoint", "checkpoint.restore_callback_states_from_checkpoint",
            "options", "callbacks go on where they were", True),
-    _later("load_best_model_at_end", "checkpoint.load_best_model_at_end", "options", "end with the best weights"),
+    _later("load_best_model_at_end", "checkpoint.load_best_model_at_end", "options", "end with the best"),
     _later("ignore_data_skip", "checkpoint.ignore_data_skip", "options", "resume at the epoch's start"),
     # logging
     A("logging_strategy", "logging.logging_strategy", "when to log"),
@@ -138,9 +138,10 @@ ARGUMENTS: tuple[Argument, ...] = (
     A("use_cpu", "parallel.use_cpu", "stay on the CPU even where there is an accelerator"),
     _later("local_rank", "parallel.local_rank", "ranks", "deprecated: the launcher says it", -1),
     _later("ddp_backend", "parallel.ddp_backend", "ranks", "backend of the process group"),
-    _later("ddp_find_unused_parameters", "parallel.ddp_find_unused_parameters", "ranks", "tolerate unused ones"),
+    _later("ddp_find_unused_parameters", "parallel.ddp_find_unused_parameters", "ranks", "tolerate them"),
     _later("ddp_bucket_cap_mb", "parallel.ddp_bucket_cap_mb", "ranks", "bucket size of the reduction"),
-    _later("ddp_broadcast_buffers", "parallel.ddp_broadcast_buffers", "ranks", "share buffers each forward"),
+    _later("ddp_broadcast_buffers", "parallel.ddp_broadcast_buffers", "ranks", "share buffers each forward",
+           None),
     _later("ddp_timeout", "parallel.ddp_timeout", "ranks", "seconds before a collective gives up", 1800),
     _later("fsdp", "parallel.fsdp", "ranks", "shard the parameters"),
     _later("fsdp_config", "parallel.fsdp_config", "ranks", "how"),
@@ -179,11 +180,12 @@ def refused(config: RunConfig) -> Iterator[str]:
         value = read(config, argument.path)
         if argument.runs is not None and not isinstance(value, Chosen) and value not in argument.runs:
             only = " or ".join(repr(item) for item in dict.fromkeys(argument.runs) if item is not None)
-            yield f"{argument.path}: {value!r} is not supported yet; leave it out{f' or at {only}' if only else ''}."
+            instead = f" or at {only}" if only else ""
+            yield f"{argument.path}: {value!r} is not supported yet; leave it out{instead}."
 
 
 def read(config: Any, path: str) -> Any:
-    """The value at a dotted path of a decoded configuration; ``None`` where the chosen option has no such field."""
+    """The value at a dotted path of a decoded configuration; ``None`` where there is no such field."""
     for part in path.split("."):
         config = config.get(part) if isinstance(config, Mapping) else getattr(config, part, None)
     return config
@@ -191,4 +193,8 @@ def read(config: Any, path: str) -> Any:
 
 def flat(config: RunConfig) -> SimpleNamespace:
     """The reference's flat view of a configuration, as callbacks written for it expect their ``args``."""
-    return SimpleNamespace(**{argument.name: read(config, argument.path) for argument in ARGUMENTS})
+    values = {argument.name: read(config, argument.path) for argument in ARGUMENTS}
+    evaluates = config.evaluation.eval_strategy != "no"
+    values |= {"do_train": True, "do_eval": evaluates, "do_predict": False}  # together they are `task`
+    values |= {"optim_args": None, "lr_scheduler_kwargs": None}  # these are the options of a section
+    return SimpleNamespace(**values)

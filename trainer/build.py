@@ -1,4 +1,4 @@
-"""From a decided configuration, prepared data and a plan to a ``Run``; the only module that sees everything."""
+"""From a configuration, prepared data and a plan to a ``Run``; the only module that sees everything."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from callbacks import CATALOG as CALLBACKS
 from callbacks.default_flow import DefaultFlowCallback
 from collators import CATALOG as COLLATORS
 from conf.decode import encode
-from conf.errors import CheckpointError
-from conf.plugins import options_of, thing_of
+from conf.errors import CheckpointError, ConfigError
+from conf.plugins import nearest, options_of, thing_of
 from models.auto import build_model, torch_dtype
 from models.config import ModelConfig
 from models.task_model import TaskModel
@@ -66,9 +66,14 @@ def planned(
     world_size: int,
     notes: Sequence[str],
 ) -> Materials:
-    """The materials of a run with its plan; the model is counted on the meta device."""
+    """The materials of a run with its plan; the model is counted on the meta device.
+
+    Raises ``ConfigError`` for a metric that the objective does not have.
+    """
+    objective = objective_of(config)
+    _refuse_metric(config, objective)
     dtype = torch_dtype(config.model.dtype)
-    shapes = build_model(facts, objective_of(config).head, device="meta", dtype=dtype)
+    shapes = build_model(facts, objective.head, device="meta", dtype=dtype)
     trainable = [p for p in shapes.parameters() if p.requires_grad]
     plan = make_plan(
         config,
@@ -96,6 +101,17 @@ def objective_of(config: RunConfig) -> Objective:
     """The training method that a configuration names."""
     thing = thing_of(OBJECTIVES, config.objective.name, "objective.name")
     return thing(config.objective.options)
+
+
+def _refuse_metric(config: RunConfig, objective: Objective) -> None:
+    """Unless ``metric_for_best_model`` is something that an evaluation will give."""
+    given = config.evaluation.metric_for_best_model
+    sets = config.data.validation if len(config.data.validation) > 1 else ()
+    known = [*objective.coefficients, *(f"{name}_{term}" for name in sets for term in objective.coefficients)]
+    if given is not None and given.removeprefix("eval_") not in known:
+        raise ConfigError(
+            f"evaluation.metric_for_best_model: there is no {given!r}; {nearest(given.removeprefix('eval_'), known)}"
+        )
 
 
 def build_run(materials: Materials, folder: RunFolder, ranks: Ranks) -> Run:
@@ -293,7 +309,7 @@ def _initial_state(materials: Materials, ranks: Ranks) -> TrainerState:
 
 
 def activation_bytes(config: RunConfig, model_config: Any) -> int:
-    """A rough upper count of what a micro-batch keeps for its backward pass, in a decoder with a chunked head."""
+    """A rough upper count of what a micro-batch keeps for its backward pass, with a chunked head."""
     tokens = config.training.per_device_train_batch_size * config.data.max_length
     hidden, inner = model_config.hidden_size, model_config.intermediate_size
     layer = tokens * (12 * hidden + 4 * inner) * 4

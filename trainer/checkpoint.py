@@ -37,10 +37,21 @@ if TYPE_CHECKING:
 
 Open = Callable[[str], BinaryIO]
 TRAINING = "training"
+# The fields of the state that go on; the others follow from the plan of the resumed run.
+RESTORED = (
+    "epoch",
+    "global_step",
+    "num_input_tokens_seen",
+    "total_flos",
+    "log_history",
+    "best_metric",
+    "best_global_step",
+    "best_model_checkpoint",
+)
 
 
 class Checkpointer:
-    """Writes ``checkpoint-<step>`` folders into a run folder, keeps as many as are wanted, and restores them."""
+    """Writes the ``checkpoint-<step>`` folders of a run, keeps as many as are wanted, and restores them."""
 
     def __init__(
         self,
@@ -132,7 +143,7 @@ class Checkpointer:
         )
 
     def save_final(self, run: Run) -> None:
-        """The model at the top of the run folder: hard links to the last checkpoint's files where possible."""
+        """The model at the top of the run folder, by hard links to the last checkpoint if possible."""
         if run.ranks.is_main:
             staged = self.run_dir / ".final"
             source = self.last_saved if self.last_step == run.state.global_step else None
@@ -155,8 +166,7 @@ class Checkpointer:
         """
         saved = json.loads((path / TRAINING / "state.json").read_text())
         restored = TrainerState.load_from_json(path / "trainer_state.json")
-        for name in ("epoch", "global_step", "num_input_tokens_seen", "total_flos", "log_history", "best_metric",
-                     "best_global_step", "best_model_checkpoint"):  # fmt: skip
+        for name in RESTORED:
             setattr(run.state, name, getattr(restored, name))
         restore_optimizer(
             run.optimizer, WeightFiles(path / TRAINING, "optimizer"), saved["optimizer_scalars"]
@@ -171,11 +181,12 @@ class Checkpointer:
         notes = []
         if saved["world_size"] == run.ranks.world_size:
             files = WeightFiles(path / TRAINING, f"rng-{run.ranks.rank}")
-            restore_generators({name: files.get(name) for name in files.keys()}, run.ranks.device)
+            restore_generators({name: files.get(name) for name in files.keys()}, run.ranks.device)  # noqa: SIM118
         else:
             seed_rank(self.seed, run.ranks.rank, run.state.global_step)
             notes.append(
-                f"saved by {saved['world_size']} ranks, resumed by {run.ranks.world_size}: dropout draws anew."
+                f"saved by {saved['world_size']} ranks and resumed by {run.ranks.world_size}: "
+                "dropout draws anew."
             )
         if saved["num_threads"] != self.num_threads:
             notes.append(f"saved with {saved['num_threads']} threads, resumed with {self.num_threads}.")
@@ -202,7 +213,7 @@ def restore_optimizer(
 ) -> None:
     """Put back what ``split_optimizer_state`` gave; ``CheckpointError`` if it is of other parameters."""
     parameters = dict(_named_parameters(optimizer))
-    entries: Iterator[tuple[str, Any]] = ((key, files.get(key)) for key in files.keys())
+    entries: Iterator[tuple[str, Any]] = ((key, files.get(key)) for key in files.keys())  # noqa: SIM118
     for key, value in [*entries, *scalars.items()]:
         name, _, state = key.rpartition("/")
         if name not in parameters:

@@ -51,7 +51,8 @@ def judged(data: Mapping[str, Any], given: Mapping[str, str]) -> RunConfig:
 def without_foreign(data: Mapping[str, Any], given: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     """The data without the recipe's options of a section for which the command line chose something else.
 
-    ``optimizer=sgd`` on the command line, say, where the recipe sets ``optimizer.adam_beta2``. Returns notes too.
+    ``optimizer=sgd`` on the command line, say, where the recipe sets ``optimizer.adam_beta2``. Returns notes
+    as well.
     """
     data, notes = dict(data), []
     for section, catalog in CHOICES.items():
@@ -71,7 +72,7 @@ class _Judge:
         self.config, self.given = config, given
 
     def strength(self, path: str) -> int:
-        """0 for a default, 1 given in the recipe, 2 on the command line; for a section the strongest of it."""
+        """0 for a default, 1 given in the recipe, 2 on the command line; of a section the strongest."""
         inside = [where for key, where in self.given.items() if key == path or key.startswith(path + ".")]
         return max((_STRENGTH[where] for where in inside), default=0)
 
@@ -167,17 +168,28 @@ class _Judge:
             yield from self.idle(
                 "checkpoint.save_total_limit", "checkpoint.save_strategy", "without checkpoints"
             )
+        yield from self.evaluation()
+
+    def evaluation(self) -> Iterator[str]:
+        config = self.config
+        idle = ["eval_delay", "metric_for_best_model", "greater_is_better"]
         if config.evaluation.eval_strategy == "no":
-            for name in (
-                "eval_delay",
-                "metric_for_best_model",
-                "greater_is_better",
-                "per_device_eval_batch_size",
-            ):
+            if not config.evaluation.eval_on_start:
+                idle.append("per_device_eval_batch_size")
+            for name in idle:
                 yield from self.idle(f"evaluation.{name}", "evaluation.eval_strategy", "without evaluation")
-        elif not config.data.validation:
-            yield "data.validation: evaluation is asked for and there is no source; give one, or eval_strategy: 'no'."
+            for key, callback in config.callbacks.items():
+                path, strategy = f"callbacks.{key}", "evaluation.eval_strategy"
+                if callback.name == "early_stopping" and self.strength(path) >= self.strength(strategy):
+                    yield f"{path}: it stops on evaluation results, and there are none; set {strategy}."
+        if config.data.validation:
+            return
+        if config.evaluation.eval_strategy != "no" or config.evaluation.eval_on_start:
+            yield "data.validation: evaluation needs a source; give one, or evaluation.eval_strategy: 'no'."
 
     def rest(self) -> Iterator[str]:
         if self.config.show < 0:
             yield f"show: a count of documents is wanted, {self.config.show} was given."
+        for section in ("model", "processor", "data"):
+            if getattr(self.config, section).given:
+                yield f"{section}.given: only a Python program gives one; leave it out."

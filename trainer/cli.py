@@ -175,7 +175,7 @@ class Command:
         return notes
 
     def train(self, materials: Materials, decided: RunFolder | None) -> float | None:
-        """Build and train; every rank comes here, with the folder that rank 0 decided before anything is written."""
+        """Build and train; every rank comes here, rank 0 with the folder it decided."""
         from trainer import build, loop, run_folder
         from trainer.manifest import require_space
         from trainer.ranks.ranks import Ranks
@@ -238,7 +238,8 @@ class Command:
                 [
                     (
                         "finished",
-                        f"{run.state.global_step} steps in {seconds:.0f} s, {results['metric_name']} {results['metric']:.4f}",
+                        f"{run.state.global_step} steps in {seconds:.0f} s, "
+                        f"{results['metric_name']} {results['metric']:.4f}",
                     ),
                     ("run folder", str(path)),
                     (
@@ -256,17 +257,26 @@ class Command:
 
 
 def overlay(saved: dict[str, Any], composed: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """The saved configuration with what was typed on the command line on top."""
+    """The saved configuration with what was typed on the command line on top.
+
+    What only said how that run was started, its folder first of all, is left out: a run may have been moved.
+    """
+    from trainer.run_folder import PASSING
+
+    result = {key: value for key, value in saved.items() if key not in PASSING}
     for path, where in given.items():
-        if where == "command line":
-            *sections, leaf = path.split(".")
-            source: Any = composed
-            target = saved
-            for name in sections:
-                source, target = source[name], target.setdefault(name, {})
+        if where != "command line":
+            continue
+        *sections, leaf = path.split(".")
+        source: Any = composed
+        target = result
+        for name in sections:
+            source, target = source.get(name, {}), target.setdefault(name, {})
+        if leaf in source:
             target[leaf] = source[leaf]
-    saved.pop("check", None)
-    return saved | {key: composed[key] for key in ("resume", "output_dir", "check") if key in composed}
+        else:  # taken away, as in ~callbacks.samples
+            target.pop(leaf, None)
+    return result
 
 
 def _saved(output_dir: str | None, resume: str) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class ProcessorSection:
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSection(SourceOptions):
-    """One data source; ``format`` is a name of ``processors.FORMATS``, or a mapping with that name and options."""
+    """One data source; ``format`` is a name of ``processors.FORMATS``, or a mapping with it and options."""
 
     format: Annotated[Chosen, OneOf(catalog="processors:FORMATS")]  # type: ignore[assignment]
 
@@ -99,6 +99,8 @@ class DataSection:
 
     def __post_init__(self) -> None:
         _at_least(self, max_length=2, dataloader_num_workers=0, shuffle_block=1, check_rows=0)
+        if self.dataloader_prefetch_factor is not None:
+            _at_least(self, dataloader_prefetch_factor=1)
         if not 0 <= self.max_truncated <= 1:
             raise ValueError(
                 f"max_truncated: a share between 0 and 1 is wanted, {self.max_truncated} was given."
@@ -134,6 +136,8 @@ class TrainingSection:
 
     def __post_init__(self) -> None:
         _at_least(self, per_device_train_batch_size=1, gradient_accumulation_steps=1)
+        if self.max_grad_norm is not None:
+            _at_least(self, max_grad_norm=0)
         if self.max_steps == 0 or self.max_steps < -1:
             raise ValueError(
                 f"max_steps: a count of steps, or -1 for none, is wanted, {self.max_steps} was given."

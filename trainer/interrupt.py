@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: remember the first, so that the loop can save and stop; a second SIGINT stops at once."""
+"""SIGINT and SIGTERM: the first is remembered, so that the loop saves and stops; a second SIGINT ends all."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ COUNTERS = ("tokens_slots", "tokens_non_pad", "tokens_supervised")
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """One optimizer step over all ranks: summed terms and their weights, the gradient's norm, token counts."""
+    """One optimizer step over all ranks: summed terms, their weights, the gradient's norm, token counts."""
 
     sums: Mapping[str, float]
     weights: Mapping[str, float]
@@ -91,7 +91,7 @@ class MetricsFile:
             file.write(json.dumps(line) + "\n")
 
     def cut_after(self, step: int) -> None:
-        """Keep the lines up to ``step`` (those of a run that goes on from there), replacing the file at once."""
+        """Keep the lines up to ``step``, as the run goes on from there; the file is replaced at once."""
         if not self.path.exists():
             return
         kept = []

@@ -1,4 +1,4 @@
-"""What will therefore happen: the numbers of a run, derived once, shown at the start and by ``check=true``."""
+"""What will therefore happen: a run's numbers, derived once, shown at the start and by ``check=true``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,26 @@ from trainer.schedules import warmup_steps
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """At which steps something happens: every ``every`` steps after ``start``, and at the end if ``last``."""
+    """At which steps something happens: every ``every`` steps after ``start``, the ``last``, and the ``first``."""
 
     every: int | None = None
     start: int = 0
     last: int | None = None
+    first: bool = False
 
     def includes(self, step: int) -> bool:
-        return step == self.last or bool(self.every and step % self.every == 0 and step > self.start)
+        return (
+            step == self.last
+            or (self.first and step == 1)
+            or bool(self.every and step % self.every == 0 and step > self.start)
+        )
 
     def steps(self, max_steps: int) -> list[int]:
         regular = range(self.every, max_steps + 1, self.every) if self.every else ()
-        return sorted({step for step in regular if step > self.start} | ({self.last} if self.last else set()))
+        others = {self.last} if self.last else set()
+        return sorted(
+            {step for step in regular if step > self.start} | others | ({1} if self.first else set())
+        )
 
     def describe(self, max_steps: int) -> str:
         steps = self.steps(max_steps)
@@ -83,7 +91,8 @@ class Plan:
         lines = [
             (
                 "steps",
-                f"{self.max_steps}{epochs}, each of {self.rows_per_step} rows on {_count(self.world_size, 'rank')}",
+                f"{self.max_steps}{epochs}, each of {self.rows_per_step} rows "
+                f"on {_count(self.world_size, 'rank')}",
             )
         ]
         if self.tokens_per_epoch is not None:
@@ -95,8 +104,8 @@ class Plan:
                 ),
                 (
                     "tokens",
-                    f"{self.tokens_per_epoch:,} an epoch, {self.supervised_tokens_per_epoch:,} of them supervised; "
-                    f"{self.train_tokens:,} in all",
+                    f"{self.tokens_per_epoch:,} an epoch, {self.supervised_tokens_per_epoch:,} of them "
+                    f"supervised; {self.train_tokens:,} in all",
                 ),
             ]
         lines += [
@@ -110,7 +119,7 @@ class Plan:
 
 
 def count_steps(config: RunConfig, steps_per_epoch: int | None) -> tuple[int, float | None]:
-    """(steps, epochs) of a run; ``max_steps`` wins over the epochs, a fraction of an epoch is rounded up to steps."""
+    """(steps, epochs) of a run; ``max_steps`` wins, a fraction of an epoch is rounded up to steps."""
     training = config.training
     if training.max_steps != -1:
         return training.max_steps, None if steps_per_epoch is None else training.max_steps / steps_per_epoch
@@ -127,22 +136,24 @@ def points(
     *,
     path: str,
     delay: float = 0,
+    first: bool = False,
 ) -> Points:
-    """When a strategy comes due. ``steps`` below 1 is a share of all steps, rounded up. The last step is always one.
+    """When a strategy comes due; ``steps`` below 1 is a share of all, rounded up. The last step is one too.
 
     Raises ``ConfigError`` for ``epoch`` on a stream, which has none.
     """
     if strategy == "no":
-        return Points()
+        return Points(first=first)
     if strategy == "epoch":
         if steps_per_epoch is None:
             raise ConfigError(
                 f"{path}: 'epoch' needs a data set of known length, and this one is streamed; use steps."
             )
-        return Points(every=steps_per_epoch, start=math.ceil(delay * steps_per_epoch) - 1, last=max_steps)
-    assert steps is not None, path
-    every = math.ceil(steps * max_steps) if steps < 1 else int(steps)
-    return Points(every=every, start=math.ceil(delay) - 1, last=max_steps)
+        every, start = steps_per_epoch, math.ceil(delay * steps_per_epoch) - 1
+    else:
+        assert steps is not None, path
+        every, start = math.ceil(steps * max_steps) if steps < 1 else int(steps), math.ceil(delay) - 1
+    return Points(every=every, start=start, last=max_steps if max_steps > start else None, first=first)
 
 
 def make_plan(
@@ -170,7 +181,8 @@ def make_plan(
         steps_per_epoch = whole if data.dataloader_drop_last else whole + (rest > 0)
         if steps_per_epoch == 0:
             raise ConfigError(
-                f"data.dataloader_drop_last: {len(rows)} rows do not fill one step of {rows_per_step}; leave it off."
+                f"data.dataloader_drop_last: {len(rows)} rows do not fill one step of {rows_per_step}; "
+                "leave it off."
             )
     max_steps, epochs = count_steps(config, steps_per_epoch)
     logging, evaluation, checkpoint = config.logging, config.evaluation, config.checkpoint
@@ -191,7 +203,7 @@ def make_plan(
         validation_documents=validation_documents,
         warmup_steps=warmup_steps(config.schedule.options, max_steps),
         log=points(logging.logging_strategy, logging.logging_steps, max_steps, steps_per_epoch,
-                   path="logging.logging_strategy"),
+                   path="logging.logging_strategy", first=logging.logging_first_step),
         evaluate=points(evaluation.eval_strategy, evaluation.eval_steps or logging.logging_steps, max_steps,
                         steps_per_epoch, path="evaluation.eval_strategy", delay=evaluation.eval_delay),
         save=points(checkpoint.save_strategy, checkpoint.save_steps, max_steps, steps_per_epoch,

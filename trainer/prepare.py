@@ -94,7 +94,7 @@ class Preparation:
     # -- the processor -------------------------------------------------------------------------------
 
     def processor_folder(self) -> Path:
-        """The model's own folder or the given one as it is; a cached one if it is trained or its template changes."""
+        """The model's folder or the given one; a cached one if it is trained or its template changes."""
         given = self._given_folder()
         template = self.config.processor.chat_template
         if given is not None:
@@ -168,7 +168,8 @@ class Preparation:
                     f"{cut / answers:.3f} by data.max_truncated."
                 )
             if cut:
-                yield f"data.{split}.{name}: {cut} of {answers} answers are cut at {self.config.data.max_length} tokens."
+                limit = self.config.data.max_length
+                yield f"data.{split}.{name}: {cut} of {answers} answers are cut at {limit} tokens."
             yield from (f"data.{split}.{name}: {note}" for note in report.get("template_notes", ()))
 
 
@@ -208,7 +209,7 @@ def cache_dir(config: RunConfig) -> Path:
 def model_config(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
     """The model's facts: of ``model.path``, or of the preset with the vocabulary of the tokenizer.
 
-    Raises ``CheckpointError`` for a folder that holds no model, ``ConfigError`` for a vocabulary that is too small.
+    Raises ``CheckpointError`` for a folder that holds no model, ``ConfigError`` for too small a vocabulary.
     """
     model = config.model
     if model.path is not None:
@@ -223,8 +224,8 @@ def model_config(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
     vocab_size = getattr(facts, "vocab_size", len(tokenizer))
     if vocab_size < len(tokenizer):
         raise ConfigError(
-            f"model: its vocabulary of {vocab_size} is smaller than the tokenizer's {len(tokenizer)}; take the "
-            "tokenizer of the model's own folder."
+            f"model: its vocabulary of {vocab_size} is smaller than the tokenizer's {len(tokenizer)}; take "
+            "the tokenizer of the model's own folder."
         )
     return facts
 

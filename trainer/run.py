@@ -92,7 +92,9 @@ class Run:
         }
         self.state.num_input_tokens_seen += int(totals[-1])
         if not any(weights.values()):
-            rows = ", ".join(sorted({place for places in self.ranks.gather(self.batches.places()) for place in places}))
+            rows = ", ".join(
+                sorted({place for places in self.ranks.gather(self.batches.places()) for place in places})
+            )
             raise DataError(f"step {self.state.global_step + 1}: no token of its rows is supervised: {rows}.")
         # A term that nothing in this step counts for adds nothing; its sum is 0.
         return {term: weight or 1.0 for term, weight in weights.items()}

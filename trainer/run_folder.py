@@ -29,8 +29,8 @@ RESULTS = "all_results.json"
 # compared as one number, the rows of a step.
 FIXED = ("model", "processor", "data", "objective", "optimizer.name", "training.seed", "training.data_seed")
 FREE = ("data.cache_dir", "data.dataloader_", "data.max_truncated", "data.check_rows")
-# What only says how this start was asked for.
-PASSING = ("output_dir", "resume", "check")
+# What only says how this start was asked for, and is no part of what the run is.
+PASSING = ("output_dir", "resume", "check", "show")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,8 +72,8 @@ def find(output_dir: str | None, resume: str | None, recipe: str | None) -> RunF
         )
     if output_dir is not None and Path(output_dir).resolve() != path.resolve().parent:
         raise ConfigError(
-            f"output_dir: {output_dir!r} is not the run that {resume!r} belongs to; leave it out, or start a new "
-            f"run from those weights with model.path={resume}."
+            f"output_dir: {output_dir!r} is not the run that {resume!r} belongs to; leave it out, or start "
+            f"a new run from those weights with model.path={resume}."
         )
     step = verify(path).about.get("step")
     if step is None:
@@ -85,7 +85,8 @@ def _fresh(output_dir: str | None, recipe: str | None) -> RunFolder:
     path = default_path(recipe) if output_dir is None else Path(output_dir)
     if (path / CONFIG).exists() or checkpoints(path):
         raise ConfigError(
-            f"output_dir: {str(path)!r} holds a run already; add resume=auto to go on with it, or choose another."
+            f"output_dir: {str(path)!r} holds a run already; add resume=auto to go on with it, or choose "
+            "another."
         )
     return RunFolder(path=path)
 
@@ -130,8 +131,8 @@ def compare(
             continue
         if path.startswith(FIXED) and not path.startswith(FREE):
             wrong.append(
-                f"{path}: the checkpoint was trained with {before.get(path)!r}, {after.get(path)!r} was given; a "
-                "resumed run is the same run: leave it out, or start a new one with model.path=."
+                f"{path}: the checkpoint was trained with {before.get(path)!r}, {after.get(path)!r} was "
+                "given; a resumed run is the same run: leave it out, or start a new one with model.path=."
             )
         else:
             notes.append(f"{path} is now {after.get(path)!r}; it was {before.get(path)!r}.")

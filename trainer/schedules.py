@@ -1,7 +1,7 @@
 """The learning rate as a function of the step (reference: main_classes/optimizer_schedules).
 
-A schedule is a pure function ``factor(step) -> float`` that the base learning rate is multiplied by; step 0 is
-the first update. So it has no state, and a resumed run needs only the step.
+A schedule is a pure function ``factor(step) -> float`` that the base learning rate is multiplied by; step 0
+is the first update. So it has no state, and a resumed run needs only the step.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""``--multirun``: every job of a sweep in a child process and a folder of its own, and a ranked table at the end.
+"""``--multirun``: every job of a sweep in a child process and a folder of its own, then a ranked table.
 
-Values are written in Hydra's grammar: ``a=1,2``, ``choice(...)``, ``range(...)``. All jobs are decoded before the
-first starts; a job that fails ends alone. The ledger, ``sweep.jsonl``, has one line a finished job.
+Values are written in Hydra's grammar: ``a=1,2``, ``choice(...)``, ``range(...)``. All jobs are decoded before
+the first starts; a job that fails ends alone. The ledger, ``sweep.jsonl``, has one line a finished job.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def _run(number: int, words: list[str], overrides: list[str], parent: Path) -> d
 
 
 def product(overrides: list[Override]) -> list[list[str]]:
-    """Every combination of the values, as words of a command line; ``ConfigError`` for a sweep without an end."""
+    """Every combination of the values, as words of a command line; ``ConfigError`` if it has no end."""
     choices = []
     for override in overrides:
         key = override.get_key_element()

@@ -95,8 +95,9 @@ def _format_of(work: TokenizedSource) -> Format:
 def fill(writer: TokenWriter, source: Source, form: Format, check_rows: int = 0) -> dict[str, Any]:
     """Write the documents of every row; returns the report.
 
-    The first ``check_rows`` rows are checked, where the format can. Of a row with several documents those without any target are left out, as nothing can be learnt from them;
-    a row that has no target at all stays, to be named by whoever trains on it.
+    The first ``check_rows`` rows are checked, where the format can. Of a row with several documents those
+    without any target are left out, as nothing can be learnt from them; a row that has no target at all
+    stays, to be named by whoever trains on it.
     """
     rows = empty = dropped = without = 0
     for row, documents in encoded(source.rows(), form):

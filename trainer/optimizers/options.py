@@ -18,8 +18,9 @@ class OptimizerOptions:
         return 0
 
     def __post_init__(self) -> None:
-        if self.learning_rate < 0:
-            raise ValueError(f"learning_rate: 0 or more is wanted, {self.learning_rate} was given.")
+        for name in ("learning_rate", "weight_decay", "adam_epsilon", "momentum"):
+            if getattr(self, name, 0) < 0:
+                raise ValueError(f"{name}: 0 or more is wanted, {getattr(self, name)} was given.")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -48,8 +48,9 @@ class Ranks:
         self._parameters: list[nn.Parameter] = []
         if self.world_size != self.launched.world_size:
             raise ConfigError(
-                f"the launcher started {self.launched.world_size} processes and {self.world_size} joined; on CPU "
-                "start them with `ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N`."
+                f"the launcher started {self.launched.world_size} processes and {self.world_size} joined; "
+                "on CPU start them with "
+                "`ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes N`."
             )
 
     @property
@@ -65,7 +66,11 @@ class Ranks:
             native = torch.cuda.is_bf16_supported(including_emulation=False)
         else:
             native = self.device.type != "cpu" or torch.cpu._is_avx512_bf16_supported()
-        return None if native else f"precision.bf16: this {self.device.type} has no bf16 arithmetic; it will be slow."
+        return (
+            None
+            if native
+            else f"precision.bf16: this {self.device.type} has no bf16 arithmetic; it will be slow."
+        )
 
     def prepare(self, model: nn.Module) -> nn.Module:
         """Move the model to this rank's device and, with several ranks, keep its gradients in step."""
@@ -139,6 +144,6 @@ def _refuse_environment(*, bf16: bool) -> None:
     precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if precision not in ("no", "bf16" if bf16 else "no"):
         raise ConfigError(
-            f"accelerate's environment asks for {precision!r}; say precision={precision} in the recipe, or launch "
-            "with --mixed_precision no."
+            f"accelerate's environment asks for {precision!r}; say precision={precision} in the recipe, or "
+            "launch with --mixed_precision no."
         )
