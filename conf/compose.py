@@ -29,9 +29,20 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 # Hydra's flags that make sense here. Its parser would also take beginnings of words, another primary
 # configuration and a pickled one.
+FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")
 FLAGS = (
-    *("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--resolve", "--package", "-p"),
-    *("--multirun", "-m", "--info", "-i", "--config-dir", "-cd", "--shell-completion", "-sc"),
+    *(
+        "--help",
+        "-h",
+        "--hydra-help",
+        "--version",
+        "--resolve",
+        "--multirun",
+        "-m",
+        "--shell-completion",
+        "-sc",
+    ),
+    *FLAGS_WITH_VALUE,
 )
 
 
@@ -80,7 +91,8 @@ def compose(arguments: Sequence[str]) -> Composed | None:
         raise ConfigError(f"recipe: there is no {chosen!r}; {nearest(chosen, known)}")
     recipe = None if chosen is None else known[chosen]
     available, listed = groups(config_dir), _listed(recipe)
-    words = [rewrite(word, available, listed) for word in arguments]
+    flags, overrides = split(arguments)
+    words = [*flags, *(rewrite(word, available, listed) for word in overrides)]
 
     import hydra
     from omegaconf import DictConfig, OmegaConf
@@ -90,7 +102,7 @@ def compose(arguments: Sequence[str]) -> Composed | None:
     composed: list[DictConfig] = []
     sys.argv = [sys.argv[0], *words]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of being printed
-    with _reworded():
+    with reworded():
         hydra.main(config_path="pkg://conf", config_name="config", version_base="1.3")(composed.append)()
         if not composed:
             return None
@@ -98,8 +110,18 @@ def compose(arguments: Sequence[str]) -> Composed | None:
         return Composed(data=cast(dict[str, Any], data), given=given(words, recipe), recipe=chosen)
 
 
+def split(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The flags of a command line with their values, and its overrides; Hydra's parser wants them apart."""
+    flags: list[str] = []
+    overrides: list[str] = []
+    for word in words:
+        is_flag = word.startswith("-") or (flags and flags[-1] in FLAGS_WITH_VALUE)
+        (flags if is_flag else overrides).append(word)
+    return flags, overrides
+
+
 def rewrite(word: str, groups: Mapping[str, Sequence[str]], listed: Iterable[str]) -> str:
-    """``a.b=c`` -> ``++a.b=c``, unless it is a flag, a deletion, Hydra's own, or chooses from a group.
+    """``a.b=c`` -> ``++a.b=c``, unless it is a deletion, Hydra's own, or chooses from a group.
 
     ``groups`` maps each group to its options, ``listed`` are the groups that a defaults list has already
     (another is added to it). Raises ``ConfigError`` for an option that a group does not have.
@@ -108,8 +130,10 @@ def rewrite(word: str, groups: Mapping[str, Sequence[str]], listed: Iterable[str
     if key == "hydra.searchpath":
         raise ConfigError(f"{key}: give a folder of your own by --config-dir.")
     if equals and not key:
-        raise ConfigError(f"{word}: not understood on the command line; there is no name before the equals sign.")
-    if not equals or word[0] in "-~" or key.split(".")[0] == "hydra" or "/" in key or "@" in key:
+        raise ConfigError(
+            f"{word}: not understood on the command line; there is no name before the equals sign."
+        )
+    if not equals or word[0] == "~" or key.split(".")[0] == "hydra" or "/" in key or "@" in key:
         return word
     if key == "recipe":
         return f"+{key}={value}"
@@ -257,7 +281,7 @@ def _register(known: Mapping[str, Path]) -> None:
 
 
 @contextmanager
-def _reworded() -> Iterator[None]:
+def reworded() -> Iterator[None]:
     """Turn what stops a composition into one clear sentence."""
     try:
         yield

@@ -136,10 +136,18 @@ class _Reader:
                 self.fill(field, _hints(cls)[field.name], values, path, wrong=field.name in given)
         if any(f.init and f.name not in values and not _has_default(f) for f in dataclasses.fields(cls)):
             return MISSING
+        return self.made(cls, values, path)
+
+    def made(self, cls: type, values: dict[str, Any], path: str) -> Any:
+        """The dataclass, without those of its values that it finds wrong itself."""
         try:
             return cls(**values)
-        except (ValueError, ConfigError) as error:  # a dataclass that checks itself: "field: what is wrong"
-            return self.problem(*_split(path, str(error)))
+        except (ValueError, ConfigError) as error:  # "field: what is wrong"
+            self.problem(*_split(path, str(error)))
+            wrong = str(error).partition(": ")[0]
+        if not any(f.name == wrong and f.name in values and _has_default(f) for f in dataclasses.fields(cls)):
+            return MISSING
+        return self.made(cls, {name: value for name, value in values.items() if name != wrong}, path)
 
     def fields(self, cls: type, data: Mapping[str, Any], path: str) -> Iterator[tuple[str, Any]]:
         hints = _hints(cls)

@@ -11,16 +11,18 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from scripts.benchmark import cli, head, overhead, packing, start, throughput  # noqa: E402
-from scripts.benchmark.table import render  # noqa: E402
+from scripts.benchmarks import cli, head, overhead, packing, start, throughput  # noqa: E402
+from scripts.benchmarks.table import Result, Skipped, render  # noqa: E402
 
-ROWS = {  # name -> how it is measured, and in how many rounds
+ROWS: dict[
+    str, tuple[Callable[[int], Sequence[Result | Skipped]], int]
+] = {  # name -> how it is measured, and in how many rounds
     "overhead": (overhead.measure, 20),
     "start": (start.measure_start, 9),
     "memory": (start.measure_memory, 9),
@@ -35,14 +37,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The command ``benchmark.py``."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}; all when none is named")
-    parser.add_argument("--pairs", type=int, metavar="N", help="rounds of each comparison (each row has its own default)")
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", help="rounds of each comparison (each row has its own default)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every raw number there")
     options = parser.parse_args(arguments)
     if unknown := set(options.rows) - ROWS.keys():
         parser.error(f"there is no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     if options.pairs is not None and options.pairs < 1:
         parser.error("--pairs: at least 1 is wanted")
-    outcomes = []
+    outcomes: list[Result | Skipped] = []
     for name in options.rows or ROWS:
         measure, rounds = ROWS[name]
         print(f"measuring {name} ...", file=sys.stderr)
@@ -55,7 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def machine() -> dict[str, object]:
     """Where the figures come from."""
-    models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    models = [
+        line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
     return {
         "processor": models[0].partition(":")[2].strip() if models else platform.processor(),
         "cores": len(os.sched_getaffinity(0)),

@@ -16,7 +16,9 @@ import pytest
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything loads torch; results are equal for equal threads only
 
 from conf.errors import StockpotError  # noqa: E402
+from conf.plugins import resolve  # noqa: E402
 from trainer import cli  # noqa: E402
+from trainer.plugins import CATALOGS  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,12 +45,17 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def process_as_it_was() -> Iterator[None]:
-    """Give back what a command line run in this process changes: its arguments and its environment."""
+    """Give back what a command line run in this process changes: arguments, environment, what plug-ins added."""
     arguments, environment = list(sys.argv), dict(os.environ)
+    catalogs = {address: dict(resolve(address)) for address in CATALOGS.values()}
     yield
     sys.argv[:] = arguments
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
+    for address, entries in catalogs.items():
+        for added in resolve(address).keys() - entries.keys():
+            module = str(resolve(address).pop(added)[0]).partition(":")[0]
+            sys.modules.pop(module, None)
 
 
 @pytest.fixture(scope="session")

@@ -199,7 +199,7 @@ def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, T
     """The optimizer's state as tensors under "<parameter>/<state>", and what is no tensor."""
     tensors: dict[str, Tensor] = {}
     scalars: dict[str, Any] = {}
-    for name, parameter in _named_parameters(optimizer):
+    for name, parameter, _ in _named_parameters(optimizer):
         for key, value in optimizer.state.get(parameter, {}).items():
             if isinstance(value, Tensor):
                 tensors[f"{name}/{key}"] = value
@@ -212,20 +212,20 @@ def restore_optimizer(
     optimizer: torch.optim.Optimizer, files: WeightFiles, scalars: Mapping[str, Any]
 ) -> None:
     """Put back what ``split_optimizer_state`` gave; ``CheckpointError`` if it is of other parameters."""
-    parameters = dict(_named_parameters(optimizer))
+    parameters = {name: (parameter, group) for name, parameter, group in _named_parameters(optimizer)}
     entries: Iterator[tuple[str, Any]] = ((key, files.get(key)) for key in files.keys())  # noqa: SIM118
     for key, value in [*entries, *scalars.items()]:
         name, _, state = key.rpartition("/")
         if name not in parameters:
             raise CheckpointError(f"{files.folder}: optimizer state of {name!r}, which is not trained here.")
-        parameter = parameters[name]
-        # A copy into torch's own memory: kernels may round differently on memory aligned another way.
-        fresh = (
-            torch.empty_like(value, device=parameter.device).copy_(value)
-            if isinstance(value, Tensor)
-            else value
-        )
-        optimizer.state[parameter][state] = fresh
+        parameter, group = parameters[name]
+        if isinstance(value, Tensor):
+            # torch keeps the count of steps on the CPU unless its kernel reads it on the device.
+            on_device = state != "step" or group.get("fused") or group.get("capturable")
+            device = parameter.device if on_device else value.device
+            # A copy into torch's own memory: kernels may round differently on memory aligned another way.
+            value = torch.empty_like(value, device=device).copy_(value)
+        optimizer.state[parameter][state] = value
 
 
 def num_bytes(run: Run) -> int:
@@ -236,9 +236,11 @@ def num_bytes(run: Run) -> int:
     return weights + sum(t.nbytes for t in tensors.values()) + 2**20 * (1 + run.ranks.world_size)
 
 
-def _named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor]]:
+def _named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
+    """Each trained parameter with its name and its group."""
     for group in optimizer.param_groups:
-        yield from zip(group["param_names"], group["params"], strict=True)
+        for name, parameter in zip(group["param_names"], group["params"], strict=True):
+            yield name, parameter, group
 
 
 def _is_plain(value: Any) -> bool:

@@ -78,13 +78,16 @@ class _Judge:
 
     def idle(self, path: str, because: str, reason: str) -> Iterator[str]:
         """A problem if ``path`` was given, and at least as strongly as what made it idle."""
-        if self.strength(path) and self.strength(path) >= self.strength(because):
-            yield f"{path}: {read(self.config, path)!r} has no effect {reason}; leave it out."
+        value = read(self.config, path)
+        if value is not None and self.strength(path) and self.strength(path) >= self.strength(because):
+            yield f"{path}: {value!r} has no effect {reason}; leave it out."
 
     def both(self, first: str, second: str) -> Iterator[str]:
-        """A problem if both were given equally strongly."""
+        """A problem if both were given equally strongly, or the second, which the first makes idle, more so."""
         if self.strength(first) and self.strength(first) == self.strength(second):
             yield f"{first}: given together with {second}, and only one of them can hold; leave one out."
+        elif self.strength(first):
+            yield from self.idle(second, first, f"with the recipe's {first}")
 
     def model(self) -> Iterator[str]:
         model = self.config.model
@@ -145,8 +148,10 @@ class _Judge:
         if data.streaming and training.max_steps == -1:
             yield "training.max_steps: a streamed data set has no known length; say how many steps to make."
         if data.streaming:
-            for name in ("dataloader_drop_last", "dataloader_num_workers"):
-                yield from self.idle(f"data.{name}", "data.streaming", "on a streamed data set")
+            yield from self.idle("show", "data.streaming", "on a streamed data set")
+            yield from self.idle("data.dataloader_drop_last", "data.streaming", "on a streamed data set")
+            if data.dataloader_num_workers > 1:
+                yield "data.dataloader_num_workers: several cannot share one stream of rows; use 0 or 1."
         else:
             yield from self.idle("data.shuffle_block", "data.streaming", "without data.streaming")
         if training.max_steps != -1 and not data.streaming:

@@ -119,6 +119,10 @@ class Command:
         facts = model_config(config, prepared.tokenizer)
         materials = self.plan(config, prepared, facts, folder.notes if folder else ())
         if config.check:
+            if folder is not None and folder.checkpoint is not None:
+                rows = materials.plan.rows_per_step
+                for note in run_folder.compare_with(folder, encode(config), rows):
+                    self.say(note)
             self.say(_table(materials.plan.lines()))
             return None
         return self.train(materials, folder)

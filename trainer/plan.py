@@ -166,6 +166,7 @@ def make_plan(
     trainable: int,
     weight_bytes: int,
     activation_bytes: int,
+    processor_bytes: int,
     state_tensors: int,
     notes: tuple[str, ...] = (),
 ) -> Plan:
@@ -210,12 +211,13 @@ def make_plan(
                     path="checkpoint.save_strategy"),
         parameters=parameters,
         trainable_parameters=trainable,
-        checkpoint_bytes=weight_bytes + state_bytes + 2**16,
+        checkpoint_bytes=weight_bytes + state_bytes + processor_bytes + _OTHER_BYTES,
         peak_memory_bytes=_PROCESS_BYTES + weight_bytes + 4 * trainable + state_bytes + activation_bytes,
         notes=notes,
     )  # fmt: skip
 
 
+_OTHER_BYTES = 40_000  # of a checkpoint: headers, configurations, states
 _PROCESS_BYTES = 350 * 2**20  # Python, torch and its kernels, measured at the first step of a tiny model
 
 

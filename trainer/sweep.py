@@ -33,9 +33,13 @@ def sweep(words: Sequence[str], plugins: Sequence[str] = ()) -> list[dict[str, A
 
     Returns the ledger's lines, best first. Raises ``ConfigError`` before the first job starts.
     """
-    flags, overrides = _split(words)
-    jobs = product(OverridesParser.create().parse_overrides(overrides))
+    flags, overrides = compose.split(words)
+    with compose.reworded():
+        parsed = OverridesParser.create().parse_overrides(overrides)
+    jobs = product(parsed)
     configs = [_decoded([*flags, *job]) for job in jobs]
+    if configs[0].check:
+        raise ConfigError("check: it is for one run; leave it or --multirun out.")
     recipe = next((w.partition("=")[2] for w in jobs[0] if w.lstrip("+").startswith("recipe=")), "run")
     given = configs[0].output_dir
     parent = Path(given) if given else run_folder.default_path(f"sweep-{recipe}")
@@ -80,7 +84,7 @@ def product(overrides: list[Override]) -> list[list[str]]:
     for override in overrides:
         key = override.get_key_element()
         if not override.is_sweep_override():
-            choices.append([f"{key}={override.get_value_element_as_str()}"])
+            choices.append([str(override.input_line)])
         elif override.is_discrete_sweep():
             choices.append([f"{key}={value}" for value in override.sweep_string_iterator()])
         else:
@@ -120,15 +124,3 @@ def table(lines: list[dict[str, Any]]) -> str:
     return "\n".join(
         "  ".join([*(cell.ljust(w) for cell, w in zip(row, widths, strict=False)), row[3]]) for row in rows
     )
-
-
-def _split(words: Sequence[str]) -> tuple[list[str], list[str]]:
-    """The flags of a command line with their values, and its overrides."""
-    flags: list[str] = []
-    overrides = []
-    for word in words:
-        if word.startswith("-") or (flags and flags[-1] in ("--config-dir", "-cd")):
-            flags.append(word)
-        else:
-            overrides.append(word)
-    return flags, overrides

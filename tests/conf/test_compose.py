@@ -73,8 +73,6 @@ def refusal(*words: str) -> str:
         ("hydra.run.dir=x", "hydra.run.dir=x"),
         ("hydra/job_logging=stdout", "hydra/job_logging=stdout"),
         ("hydration=1", "++hydration=1"),
-        ("--cfg", "--cfg"),
-        ("--config-dir=x", "--config-dir=x"),
         ("job", "job"),
         ("", ""),
     ],
@@ -95,6 +93,16 @@ def test_a_recipe_with_and_without_plus_is_the_same() -> None:
     assert plain.recipe == "sft_llama"
     assert plain.data["model"] == {"name": "llama", "preset": "small"}
     assert plain.data["schedule"]["name"] == "cosine", "the recipe's choice of a group wins over the default"
+
+
+def test_flags_may_stand_anywhere(write: Write, capsys: Any) -> None:
+    folder = write({"recipe/mine.yaml": f"{GLOBAL}model: {{preset: tiny}}\n"})
+    assert compose.split(["a=1", "-cd", "x", "b=2", "--resolve"]) == (["-cd", "x", "--resolve"], ["a=1", "b=2"])
+    found = composed("training.seed=1", "--config-dir", str(folder), "+recipe=mine", "data.max_length=9")
+    assert found.data["training"] == {"seed": 1}
+    assert found.data["data"] == {"max_length": 9}
+    assert compose.compose(["+recipe=sft_llama", "--cfg", "job", "training.seed=77"]) is None
+    assert "seed: 77" in capsys.readouterr().out
 
 
 def test_typed_paths_and_who_typed_them() -> None:

@@ -6,10 +6,10 @@ import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 
-from scripts.benchmark.material import Material, write_material
-from scripts.benchmark.measure import Sample, Spread, column, ratios, run_rounds
-from scripts.benchmark.processes import CHILDREN, run_child, train
-from scripts.benchmark.table import Bar, Result, Skipped
+from scripts.benchmarks.material import Material, write_material
+from scripts.benchmarks.measure import Sample, Spread, column, ratios, run_rounds
+from scripts.benchmarks.processes import CHILDREN, run_child, train
+from scripts.benchmarks.table import Bar, Result, Skipped
 
 RECIPE = "+recipe=sft_llama"
 ROWS = 4  # packed, of a step
@@ -64,8 +64,9 @@ def _sample(report: dict[str, list[float]], material: Material, steps: int) -> S
 
 def _about(material: Material, steps: int, batch: int) -> str:
     return (
-        f"`train.py {RECIPE}` ({ROWS} packed rows a step) against the Trainer with a LlamaForCausalLM of the same size "
-        f"on the same {material.documents} conversations ({material.tokens:,} tokens, the longest {material.longest}), "
-        f"{batch} at a time, each batch padded to its longest, the loss over the full vocabulary, the same targets, "
-        f"fused AdamW on both sides: {steps} steps an epoch, 2 threads, fp32; padding is not counted as tokens."
+        f"`train.py {RECIPE}` ({ROWS} packed rows a step) against the Trainer with a LlamaForCausalLM of the "
+        f"same size on the same {material.documents} conversations ({material.tokens:,} tokens, the longest "
+        f"{material.longest}), {batch} at a time, each batch padded to its longest, the loss over the full "
+        f"vocabulary, the same targets; fused AdamW on both sides, {steps} steps an epoch, 2 threads, fp32; "
+        "padding is not counted as tokens."
     )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from scripts.benchmark.measure import Round, Spread, column, differences
-from scripts.benchmark.processes import CHILDREN, run_child
-from scripts.benchmark.table import Bar, Result
+from scripts.benchmarks.measure import Round, Spread, column, differences
+from scripts.benchmarks.processes import CHILDREN, run_child
+from scripts.benchmarks.table import Bar, Result
 
 STEPS = 100  # of a block; the two loops take turns, block by block
 WORDS = (
@@ -22,9 +22,10 @@ WORDS = (
     "output_dir=run",
 )
 ABOUT = (
-    "the whole Run of `train.py +recipe=pretrain_llama` (preset tiny, 4 packed rows of 64 tokens, 1 thread) against "
-    "a hand-written loop over a copy of its model: our head, fused AdamW, clipping, the same schedule, loss.item() "
-    "each step, a log line every 10 steps, batches ready-made; both end with bit-identical weights."
+    "the whole Run of `train.py +recipe=pretrain_llama` (preset tiny, 4 packed rows of 64 tokens, 1 thread) "
+    "against a hand-written loop over a copy of its model: our head, fused AdamW, clipping, the same "
+    "schedule, loss.item() each step, a log line every 10 steps, batches ready-made; both end with "
+    "bit-identical weights."
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import resource
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ from statistics import median
 from typing import Any
 
 FOREIGN_LIMIT = 0.05  # cores that other processes may use while something is timed
-TRIES = 4  # at one round, before the quietest is taken as it is
 
 Sample = Mapping[str, Any]
 
@@ -59,24 +57,28 @@ def run_rounds(
     contestants: Mapping[str, Callable[[], Sample]],
     count: int,
     *,
+    spare: int | None = None,
     load: Callable[[], ForeignLoad] = ForeignLoad,
-    tries: int = TRIES,
 ) -> list[Round]:
-    """``count`` rounds, A B A B ...; one in which others were busy is run again, up to ``tries`` times in all."""
-    return [_quiet_round(contestants, load, tries) for _ in range(count)]
+    """``count`` rounds, A B A B ...; one in which others were busy is run again while ``spare`` rounds last.
+
+    There are as many spare rounds as rounds unless given; when they are used up, the quietest try counts.
+    """
+    left = count if spare is None else spare
+    rounds = []
+    for _ in range(count):
+        tries = [_run_round(contestants, load)]
+        while tries[-1].is_noisy and left:
+            left -= 1
+            tries.append(_run_round(contestants, load))
+        rounds.append(min(tries, key=lambda each: each.foreign_cores))
+    return rounds
 
 
-def _quiet_round(
-    contestants: Mapping[str, Callable[[], Sample]], load: Callable[[], ForeignLoad], tries: int
-) -> Round:
-    found: list[Round] = []
-    while len(found) < tries and (not found or found[-1].is_noisy):
-        window = load()
-        samples = {name: run() for name, run in contestants.items()}
-        found.append(Round(samples=samples, foreign_cores=window.cores()))
-        if found[-1].is_noisy:
-            print(f"others used {found[-1].foreign_cores:.2f} cores meanwhile", file=sys.stderr)
-    return min(found, key=lambda each: each.foreign_cores)
+def _run_round(contestants: Mapping[str, Callable[[], Sample]], load: Callable[[], ForeignLoad]) -> Round:
+    window = load()
+    samples = {name: run() for name, run in contestants.items()}
+    return Round(samples=samples, foreign_cores=window.cores())
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from statistics import median
 
 import numpy as np
 
-from scripts.benchmark.measure import Sample, Spread, column, run_rounds
-from scripts.benchmark.table import Bar, Result
+from scripts.benchmarks.measure import Sample, Spread, column, run_rounds
+from scripts.benchmarks.table import Bar, Result
 from trainer.data.packing import pack
 
 DOCUMENTS, CAPACITY = 1_000_000, 2_048
@@ -20,7 +20,10 @@ def measure(rounds: int, documents: int = DOCUMENTS) -> list[Result]:
     """The row ``packing``."""
     drawn = np.random.default_rng(0).lognormal(5.5, 0.8, documents)
     lengths = np.clip(drawn, 8, CAPACITY).astype(np.int32)
-    about = f"{documents:,} documents, log of lengths normal(5.5, 0.8), 8 to {CAPACITY:,} tokens, rows of {CAPACITY:,}."
+    about = (
+        f"{documents:,} documents, log of lengths normal(5.5, 0.8), 8 to {CAPACITY:,} tokens, "
+        f"rows of {CAPACITY:,} tokens."
+    )
     found = run_rounds({"ours": partial(_run, lengths)}, rounds)
     speeds, fills = (
         Spread.of(column(found, "ours", name)) for name in ("documents_a_second", "fill_percent")

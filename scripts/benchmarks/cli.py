@@ -7,9 +7,9 @@ import sys
 import time
 from functools import partial
 
-from scripts.benchmark.measure import Sample, Spread, column, run_rounds
-from scripts.benchmark.processes import ROOT, TRAIN, environment
-from scripts.benchmark.table import Bar, Result
+from scripts.benchmarks.measure import Sample, Spread, column, run_rounds
+from scripts.benchmarks.processes import ROOT, TRAIN, environment
+from scripts.benchmarks.table import Bar, Result
 
 COMMANDS = {  # name -> words, and the status that they end with
     "--help": (["--help"], 0),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scripts.benchmark.children.report import StepClock
+from scripts.benchmarks.children.report import StepClock
 from trainer.state import TrainerCallback
 
 

@@ -31,9 +31,9 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def run_child(script: Path, arguments: Sequence[str], *, threads: int = 2, folder: Path | None = None) -> Any:
-    """The report of a Python script run to its end in a process of its own; ``started`` is added to a mapping.
+    """The report of a Python script run to its end in a process of its own.
 
-    ``started`` is the moment before the process was made, on the clock that all processes share.
+    ``started`` is added to it: the moment before the process was made, on the clock that all processes share.
     """
     with tempfile.TemporaryDirectory() as scratch:
         report = Path(scratch) / "report.json"
@@ -48,7 +48,9 @@ def run_child(script: Path, arguments: Sequence[str], *, threads: int = 2, folde
             check=False,
         )
         if done.returncode or not report.exists():
-            raise RuntimeError(f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+            raise RuntimeError(
+                f"{' '.join(command)} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+            )
         return {**json.loads(report.read_text()), "started": started}
 
 

@@ -1,7 +1,7 @@
 """Our whole ``Run`` against a hand-written loop over the same model, in blocks of steps that take turns.
 
-``overhead.py STEPS ROUNDS WORD...``: the words are a command line of ``train.py``. The loop written by hand gets
-its batches ready-made; ours makes them.
+``overhead.py STEPS ROUNDS WORD...``: the words are a command line of ``train.py``. The loop written by hand
+gets its batches ready-made, ours makes them.
 """
 
 from __future__ import annotations
@@ -18,26 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from conf import compose
-from scripts.benchmark.children.report import report
-from scripts.benchmark.measure import Sample, run_rounds
-from trainer import loop, run_folder
-from trainer.build import Materials, build_run, make_batches
-from trainer.cli import Command
-from trainer.ranks.ranks import Ranks
+from scripts.benchmarks.children.report import report
+from scripts.benchmarks.measure import Sample, run_rounds
+from trainer import loop
+from trainer.cli import run_command
 from trainer.run import Run
+from trainer.state import TrainerState
 
+Train = Callable[[Run], TrainerState]
 LEARNING_RATE = 1e-3
-
-
-class Build(Command):
-    """A command on its way to a run that hands the run over instead of training it."""
-
-    def train(self, materials: Materials) -> None:
-        assert materials.folder is not None
-        run_folder.open_folder(materials.folder, self.say)
-        self.materials = materials
-        self.run = build_run(materials, Ranks(use_cpu=True))
 
 
 class HandWritten:
@@ -66,46 +55,52 @@ class HandWritten:
             total += loss.item()
             self.step += 1
             if self.step % 10 == 0:
-                line = {"step": self.step, "loss": total / 10, "learning_rate": rate, "grad_norm": norm.item()}
+                line = {
+                    "step": self.step,
+                    "loss": total / 10,
+                    "learning_rate": rate,
+                    "grad_norm": norm.item(),
+                }
                 print(json.dumps(line), file=self.log, flush=True)
                 total = 0.0
 
 
-def main() -> None:
-    steps, rounds = int(sys.argv[1]), int(sys.argv[2])
-    composed = compose.compose(sys.argv[3:])
-    assert composed is not None
-    build = Build(composed, (), {})
-    build.carry_out()
-    run = build.run
-    run.state.max_steps = 0
-    ready = make_batches(build.materials, run.objective, run.ranks)
+def compare(run: Run, train: Train, steps: int, rounds: int) -> TrainerState:
+    """Stands in for the loop: trains in blocks, each followed by one of the hand-written loop."""
+    ready = copy.deepcopy(run.batches)
     by_hand = HandWritten(copy.deepcopy(run.model), run.schedule, sys.stdout)
+    run.state.max_steps = 0
 
-    def hand_written() -> Sample:
+    def ours() -> Sample:
+        run.state.max_steps += steps
+        run.control.should_training_stop = False
+        return timed(lambda: train(run), steps)
+
+    def theirs() -> Sample:
         batches = [batch for _ in range(steps) for batch in next(ready)]
         return timed(lambda: by_hand.train(batches), steps)
 
-    contestants = {"ours": lambda: timed(lambda: ours(run, steps), steps), "theirs": hand_written}
-    run_rounds(contestants, 1, tries=1)  # to warm up
+    contestants = {"ours": ours, "theirs": theirs}
+    run_rounds(contestants, 1, spare=0)  # to warm up
     measured = run_rounds(contestants, rounds)
     pairs = zip(run.model.parameters(), by_hand.model.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs), "the two loops did not train the same"
     report({"rounds": [asdict(each) for each in measured]})
+    return run.state
 
 
-def ours(run: Run, steps: int) -> None:
-    """Go on for some steps."""
-    run.state.max_steps += steps
-    run.control.should_training_stop = False
-    loop.train(run)
-
-
-def timed(act: Callable[[], None], steps: int) -> Sample:
+def timed(act: Callable[[], object], steps: int) -> Sample:
     """Milliseconds a step."""
     began = time.perf_counter()
     act()
     return {"milliseconds": 1000 * (time.perf_counter() - began) / steps}
+
+
+def main() -> None:
+    steps, rounds, words = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
+    train = loop.train
+    loop.train = lambda run: compare(run, train, steps, rounds)  # the command builds the run and calls this
+    run_command(words)
 
 
 main()

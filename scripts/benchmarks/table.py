@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from scripts.benchmark.measure import Round, Spread
+from scripts.benchmarks.measure import Round, Spread
 
 HEADER = ("row", "compared with", "ours", "theirs", "result", "(least .. most)", "bar", "met")
 
@@ -28,7 +28,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One line of the table. ``ours`` and ``theirs`` are shown as they are; ``about`` says what was compared."""
+    """One line of the table. ``ours`` and ``theirs`` are shown as given; ``about`` says what was compared."""
 
     row: str
     other: str
@@ -77,7 +77,9 @@ def render(outcomes: Sequence[Result | Skipped]) -> str:
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     text = ["  ".join(map(str.ljust, cells, widths)).rstrip() for cells in lines] if results else []
     abouts = dict.fromkeys(f"{result.row}: {result.about}" for result in results if result.about)
-    skipped = [f"{outcome.row}: skipped, {outcome.reason}" for outcome in outcomes if isinstance(outcome, Skipped)]
+    skipped = [
+        f"{outcome.row}: skipped, {outcome.reason}" for outcome in outcomes if isinstance(outcome, Skipped)
+    ]
     if any(result.is_noisy for result in results):
         skipped.append("noisy: other processes used the cores in every attempt at some round; measure again.")
     return "\n".join([*text, "", *abouts, *skipped]).strip("\n")

@@ -1,9 +1,10 @@
-"""Linear layer and cross-entropy, forward and backward, for a large vocabulary. ``head.py chunked|full REPEATS``."""
+"""Linear layer and cross-entropy, forward and backward, for many words. ``head.py chunked|full REPEATS``."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 
@@ -12,8 +13,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.heads.chunked import linear_nll
-from scripts.benchmark.children.report import report
+from scripts.benchmarks.children.report import report
 
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 VOCABULARY, HIDDEN, TOKENS = 128_256, 256, 2_048
 
 
@@ -49,13 +51,13 @@ def inputs(vocabulary: int) -> tuple[Tensor, Tensor, Tensor]:
     return hidden, weight, torch.randint(vocabulary, (TOKENS,), generator=generator)
 
 
-def passes(loss, hidden: Tensor, weight: Tensor, labels: Tensor) -> None:  # type: ignore[no-untyped-def]
+def passes(loss: Loss, hidden: Tensor, weight: Tensor, labels: Tensor) -> None:
     """Forward and backward; the gradients are dropped, as an optimizer's ``zero_grad`` does."""
     loss(hidden, weight, labels).backward()
     hidden.grad = weight.grad = None
 
 
-def peak_after(act) -> int:  # type: ignore[no-untyped-def]
+def peak_after(act: Callable[[], None]) -> int:
     """The largest resident size, in bytes, during ``act``; the kernel's own mark is reset before it."""
     Path("/proc/self/clear_refs").write_text("5")
     act()

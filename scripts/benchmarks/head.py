@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from functools import partial
 
-from scripts.benchmark.measure import Sample, Spread, column, ratios, run_rounds
-from scripts.benchmark.processes import CHILDREN, run_child
-from scripts.benchmark.table import Bar, Result
+from scripts.benchmarks.measure import Sample, Spread, column, ratios, run_rounds
+from scripts.benchmarks.processes import CHILDREN, run_child
+from scripts.benchmarks.table import Bar, Result
 
-REPEATS = 5  # timed passes of one process
+REPEATS = 3  # timed passes of one process
 ABOUT = (
-    "vocabulary 128,256, hidden 256, 2,048 tokens, fp32, 2 threads: forward and backward of our chunked linear + "
-    "cross-entropy against F.linear and F.cross_entropy; memory is the rise of the peak resident size."
+    "vocabulary 128,256, hidden 256, 2,048 tokens, fp32, 2 threads: forward and backward of our chunked "
+    "linear + cross-entropy against F.linear and F.cross_entropy; memory is the rise of the peak resident "
+    "size."
 )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
-from scripts.benchmark.children.report import StepClock
+from scripts.benchmarks.children.report import StepClock
 
 
 class Clock(StepClock, TrainerCallback):
@@ -26,12 +26,12 @@ class Clock(StepClock, TrainerCallback):
 def main() -> None:
     folder, batch, steps = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
     config = LlamaConfig.from_pretrained(folder)
-    pad = config.pad_token_id
+    assert config.pad_token_id is not None
+    fill = {"input_ids": config.pad_token_id, "labels": -100, "attention_mask": 0}
     rows = pieces(folder, int(sys.argv[4])) if len(sys.argv) > 4 else documents(folder)
 
     def collate(features: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         columns = {name: [feature[name] for feature in features] for name in features[0]}
-        fill = {"input_ids": pad, "labels": -100, "attention_mask": 0}
         return {name: pad_sequence(columns[name], True, fill[name]) for name in columns}
 
     with tempfile.TemporaryDirectory() as output:

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scripts.benchmark.children.plain_llama import PlainLlama
-from scripts.benchmark.children.report import StepClock
+from scripts.benchmarks.children.plain_llama import PlainLlama
+from scripts.benchmarks.children.report import StepClock
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What the contestants that are not ours train on: the documents of a recipe, and a configuration as large."""
+"""What the contestants that are not ours train on: the documents of a recipe, and an equally large model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainer.prepare import model_config, prepare
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """A folder with ``config.json`` and the training documents, joined: ``input_ids``, ``loss_mask``, ``offsets``."""
+    """A folder with ``config.json`` and the documents, joined: ``input_ids``, ``loss_mask``, ``offsets``."""
 
     folder: Path
     documents: int
@@ -26,7 +26,7 @@ class Material:
 
 
 def write_material(words: Sequence[str], folder: Path) -> Material:
-    """Prepare the data of a ``train.py`` command line with packing and write it for others; its cache is warm then."""
+    """Write the prepared data of a ``train.py`` command line for others; its token cache is warm then."""
     composed = compose.compose(list(words))
     assert composed is not None, words
     config = Command(composed, (), {}).decode()

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
-from functools import cache, partial
+from collections.abc import Callable, Mapping
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
-from scripts.benchmark.material import write_material
-from scripts.benchmark.measure import Round, Sample, Spread, column, differences, ratios, run_rounds
-from scripts.benchmark.processes import CHILDREN, run_child, train
-from scripts.benchmark.table import Bar, Result, Skipped
+from scripts.benchmarks.material import write_material
+from scripts.benchmarks.measure import Round, Sample, Spread, column, differences, ratios, run_rounds
+from scripts.benchmarks.processes import CHILDREN, run_child, train
+from scripts.benchmarks.table import Bar, Result, Skipped
 
 ROWS, TOKENS = 1, 512
 WORDS = (
@@ -23,9 +24,10 @@ WORDS = (
     "checkpoint.save_strategy=no",
 )
 ABOUT = (
-    f"`train.py +recipe=pretrain_llama` with {ROWS} row of {TOKENS} tokens, token cache warm, evaluation and saving "
-    "off, 2 threads; bare torch is a script with a plain Llama of the same size, full logits, clipping and fused "
-    "AdamW on a batch of the same shape; the Trainer has a LlamaForCausalLM of the same size and its rows in memory."
+    f"`train.py +recipe=pretrain_llama` with {ROWS} row of {TOKENS} tokens, token cache warm, evaluation and "
+    "saving off, 2 threads; bare torch is a script with a plain Llama of the same size, full logits, "
+    "clipping and fused AdamW on a batch of the same shape; the Trainer has a LlamaForCausalLM of the same "
+    "size and its rows in memory."
 )
 MEGABYTE = 1e6
 
@@ -52,7 +54,7 @@ def measure_memory(rounds: int) -> list[Result | Skipped]:
             theirs=f"{theirs.median:.0f} MB",
             figure=more,
             bar=Bar(value=80, sense="<=", unit="MB more"),
-            about="resident size (Rss of /proc/self/smaps_rollup) after the first step of the runs of `start`.",
+            about="resident size (Rss in /proc/self/smaps_rollup) after the first step of the runs of start.",
             rounds=found,
         )
     ]
@@ -86,11 +88,11 @@ def _rounds(count: int) -> list[Round]:
         if find_spec("transformers"):
             one_step = [str(folder), str(ROWS), "1", str(TOKENS)]
             contestants["Trainer"] = lambda: _sample(run_child(CHILDREN / "hf_trainer.py", one_step))
-        run_rounds(contestants, 1, tries=1)
+        run_rounds(contestants, 1, spare=0)
         return run_rounds(contestants, count)
 
 
-def _sample(report: dict[str, float]) -> Sample:
+def _sample(report: Mapping[str, Any]) -> Sample:
     """Seconds to the end of the first step, and megabytes then."""
     seconds = report["step_ends"][0] - report["started"]
     return {

@@ -1,0 +1,98 @@
+"""Which parameters decay, under which names, and that an optimizer is torch's with the options it was given."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from conf.decode import decode
+from models.auto import AutoModelForCausalLM, AutoModelForSequenceClassification
+from models.llama.config import LlamaConfig
+from models.weights import checkpoint_names
+from trainer.build import make_optimizer
+from trainer.config import RunConfig
+from trainer.optimizers import CATALOG
+from trainer.optimizers.torch import parameter_groups
+
+SMALL = {
+    "vocab_size": 64,
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "attention_bias": True,
+    "mlp_bias": True,
+}
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    return AutoModelForCausalLM.from_config(LlamaConfig(**SMALL), seed=0)
+
+
+def test_norms_and_biases_do_not_decay_as_in_the_reference(model: nn.Module) -> None:
+    import transformers
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+    from transformers.trainer_pt_utils import get_parameter_names
+
+    oracle = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
+    wanted = {name for name in get_parameter_names(oracle, [LlamaRMSNorm, nn.LayerNorm]) if "bias" not in name}
+    decaying, others = parameter_groups(model, checkpoint_names(model), 0.1)
+    assert set(decaying["param_names"]) == wanted
+    assert set(others["param_names"]) == {name for name, _ in oracle.named_parameters()} - wanted
+    assert (decaying["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    for group in (decaying, others):
+        assert len(group["params"]) == len(group["param_names"])
+
+
+def test_frozen_parameters_are_left_out_and_shared_ones_taken_once() -> None:
+    model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL, tie_word_embeddings=True), seed=0)
+    names = [name for group in parameter_groups(model, checkpoint_names(model), 0.1) for name in group["param_names"]]
+    assert names.count("model.embed_tokens.weight") == 1
+    assert "lm_head.weight" not in names
+    for parameter in model.backbone.parameters():
+        parameter.requires_grad_(False)
+    assert parameter_groups(model, checkpoint_names(model), 0.1) == []
+    classifier = AutoModelForSequenceClassification.from_config(LlamaConfig(**SMALL, num_labels=3), seed=0)
+    classifier.backbone.requires_grad_(False)
+    (group,) = parameter_groups(classifier, checkpoint_names(classifier), 0.1)
+    assert group["param_names"] == ["score.weight"]
+
+
+def _optimizer(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
+    return make_optimizer(decode(RunConfig, {"optimizer": options}), model)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["adamw_torch", "adamw_torch_fused"])
+def test_adamw_is_torchs_with_the_given_options(model: nn.Module, name: str) -> None:
+    options = {"learning_rate": 1e-3, "weight_decay": 0.1, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6}
+    optimizer = _optimizer(model, name=name, **options)
+    assert type(optimizer) is torch.optim.AdamW
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["initial_lr"], group["eps"]) == (1e-3, 1e-3, 1e-6)
+        assert group["betas"] == (0.8, 0.95)
+        assert bool(group["fused"]) == (name == "adamw_torch_fused")
+
+
+def test_sgd_is_torchs_with_the_given_options(model: nn.Module) -> None:
+    optimizer = _optimizer(model, name="sgd", learning_rate=1e-2, weight_decay=0.1, momentum=0.9, nesterov=True)
+    assert type(optimizer) is torch.optim.SGD
+    for group in optimizer.param_groups:
+        assert (group["lr"], group["momentum"], group["nesterov"]) == (1e-2, 0.9, True)
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.1, 0.0]
+
+
+@pytest.mark.parametrize("name", CATALOG)
+def test_state_tensors_is_what_the_optimizer_keeps(model: nn.Module, name: str) -> None:
+    for options in ({"name": name}, {"name": name, "momentum": 0.9}) if name == "sgd" else ({"name": name},):
+        config = decode(RunConfig, {"optimizer": options})
+        optimizer = make_optimizer(config, model)  # type: ignore[arg-type]
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        kept = [value for value in optimizer.state[next(model.parameters())].values() if isinstance(value, torch.Tensor)]
+        assert sum(value.numel() > 1 for value in kept) == config.optimizer.options.state_tensors
