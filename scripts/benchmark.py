@@ -20,9 +20,8 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from scripts.benchmarks import cli, head, overhead, packing, start, throughput  # noqa: E402
 from scripts.benchmarks.table import Result, Skipped, render  # noqa: E402
 
-ROWS: dict[
-    str, tuple[Callable[[int], Sequence[Result | Skipped]], int]
-] = {  # name -> how it is measured, and in how many rounds
+Measure = Callable[[int], Sequence[Result | Skipped]]
+ROWS: dict[str, tuple[Measure, int]] = {  # name -> how it is measured, and in how many rounds
     "overhead": (overhead.measure, 20),
     "start": (start.measure_start, 9),
     "memory": (start.measure_memory, 9),
@@ -34,7 +33,7 @@ ROWS: dict[
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """The command ``benchmark.py``."""
+    """Measure the rows that are named and print their table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help=f"{', '.join(ROWS)}; all when none is named")
     parser.add_argument(

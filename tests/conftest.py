@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread, one token cache, and the command line run in this process or in another."""
+"""Shared by all tests: one thread, one token cache, the command line run in this process or in another."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything loads torch; results are equal for equal threads only
 
-from conf.errors import StockpotError  # noqa: E402
-from conf.plugins import resolve  # noqa: E402
-from trainer import cli  # noqa: E402
-from trainer.plugins import CATALOGS  # noqa: E402
+from conf.errors import StockpotError
+from conf.plugins import resolve
+from trainer import cli
+from trainer.plugins import CATALOGS
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The shipped chat recipe in small: two steps of a model with few parameters, its data cached after the first use.
+# The shipped chat recipe in small: two steps of a model with few parameters, its data cached once used.
 TINY = (
     "+recipe=sft_llama",
     "model.preset=tiny",
@@ -45,17 +45,21 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def process_as_it_was() -> Iterator[None]:
-    """Give back what a command line run in this process changes: arguments, environment, what plug-ins added."""
+    """Give back what a command line changes in this process: arguments, environment, what plug-ins added."""
     arguments, environment = list(sys.argv), dict(os.environ)
-    catalogs = {address: dict(resolve(address)) for address in CATALOGS.values()}
+    modules, catalogs = set(sys.modules), {address: dict(resolve(address)) for address in CATALOGS.values()}
     yield
     sys.argv[:] = arguments
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     for address, entries in catalogs.items():
         for added in resolve(address).keys() - entries.keys():
-            module = str(resolve(address).pop(added)[0]).partition(":")[0]
-            sys.modules.pop(module, None)
+            del resolve(address)[added]
+    installed = (sys.prefix, sys.base_prefix, str(ROOT))
+    for name in sys.modules.keys() - modules:
+        file = getattr(sys.modules[name], "__file__", None)
+        if file and not file.startswith(installed):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,7 @@ def planned(
     rows: RowSet | None,
     num_threads: int,
     world_size: int,
+    plugins: Mapping[str, str],
     notes: Sequence[str],
 ) -> Materials:
     """The materials of a run with its plan; the model is counted on the meta device.
@@ -87,6 +88,7 @@ def planned(
         activation_bytes=activation_bytes(config, facts),
         processor_bytes=sum(map(len, prepared.tokenizer.files().values())),
         state_tensors=config.optimizer.options.state_tensors,
+        plugins=plugins,
         notes=tuple(notes),
     )
     return Materials(

@@ -133,10 +133,20 @@ class Command:
 
         data = self.composed.data
         given = self.composed.given
+        missing: list[str] = []
         if data.get("resume") and self.composed.recipe is None:
-            data = overlay(_saved(data.get("output_dir"), data["resume"]), data, given)
+            saved, plugins = _saved(data.get("output_dir"), data["resume"])
+            missing = [
+                f"plugins: the run was trained with {name}; give it again by plugins=FILE."
+                for name in plugins
+                if name not in self.loaded
+            ]
+            data = overlay(saved, data, given)
         data, self.notes = without_foreign(data, given)
-        return judged(data, given)
+        try:
+            return judged(data, given)
+        except ConfigError as error:
+            raise ConfigError([*error.problems, *missing]) from None
 
     def show(self, config: RunConfig, prepared: Any) -> None:
         """Print a few training documents, coloured by what is supervised."""
@@ -165,10 +175,12 @@ class Command:
         from trainer.build import planned
 
         notes = [*prepared.notes, *self._notes(config, facts), *more_notes]
-        return planned(config, prepared, facts, rows, threads, self.environment.world_size, notes)
+        return planned(
+            config, prepared, facts, rows, threads, self.environment.world_size, self.loaded, notes
+        )
 
     def _notes(self, config: RunConfig, facts: Any) -> list[str]:
-        notes = self.notes + [f"plug-in {name} ({version[:12]})" for name, version in self.loaded.items()]
+        notes = list(self.notes)
         if config.model.path is not None:
             notes.append(f"model.path={config.model.path} gives weights, tokenizer and chat template.")
         longest = getattr(facts, "max_position_embeddings", None)
@@ -283,7 +295,8 @@ def overlay(saved: dict[str, Any], composed: Mapping[str, Any], given: Mapping[s
     return result
 
 
-def _saved(output_dir: str | None, resume: str) -> dict[str, Any]:
+def _saved(output_dir: str | None, resume: str) -> tuple[dict[str, Any], Mapping[str, str]]:
+    """The configuration saved in a checkpoint, and the plug-ins of its run."""
     from trainer import run_folder
 
     folder = run_folder.find(output_dir, resume, None)
@@ -291,7 +304,7 @@ def _saved(output_dir: str | None, resume: str) -> dict[str, Any]:
         raise ConfigError(
             f"resume: {folder.path} has no checkpoint to take a configuration from; name a recipe."
         )
-    return run_folder.saved_config(folder)
+    return run_folder.saved_config(folder), run_folder.saved_plugins(folder)
 
 
 def _refuse_empty(places: Sequence[str]) -> None:

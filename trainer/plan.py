@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from conf.errors import ConfigError
@@ -72,6 +73,7 @@ class Plan:
     trainable_parameters: int
     checkpoint_bytes: int
     peak_memory_bytes: int
+    plugins: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,6 +117,7 @@ class Plan:
             ("parameters", f"{self.parameters:,}, {self.trainable_parameters:,} of them trained"),
             ("peak memory", f"about {_bytes(self.peak_memory_bytes)} a process"),
         ]
+        lines += [("plug-in", f"{name} ({version[:12]})") for name, version in self.plugins.items()]
         return lines + [("note", note) for note in self.notes]
 
 
@@ -167,6 +170,7 @@ def make_plan(
     weight_bytes: int,
     activation_bytes: int,
     processor_bytes: int,
+    plugins: Mapping[str, str],
     state_tensors: int,
     notes: tuple[str, ...] = (),
 ) -> Plan:
@@ -213,6 +217,7 @@ def make_plan(
         trainable_parameters=trainable,
         checkpoint_bytes=weight_bytes + state_bytes + processor_bytes + _OTHER_BYTES,
         peak_memory_bytes=_PROCESS_BYTES + weight_bytes + 4 * trainable + state_bytes + activation_bytes,
+        plugins=plugins,
         notes=notes,
     )  # fmt: skip
 

@@ -58,6 +58,7 @@ def _import(file: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[file.stem]
         raise ConfigError(f"plugins: {file} cannot be imported ({type(error).__name__}: {error}).") from error
     return module
 

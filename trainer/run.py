@@ -102,8 +102,11 @@ class Run:
     def reduce(self, partial: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
         """The summed terms over micro-batches and ranks, and whether any rank was asked to stop."""
         terms = list(self.objective.coefficients)
-        stacked = torch.stack([torch.stack([part[term].float() for term in terms]) for part in partial])
-        local = stacked.double().sum(0).tolist()
+        values = torch.stack(
+            [part[term] for term in terms for part in partial]
+        ).tolist()  # one look at the device
+        count = len(partial)
+        local = [sum(values[i * count : (i + 1) * count]) for i in range(len(terms))]
         *sums, stop = self.ranks.all_reduce([*local, float(self.interrupt.signal_number > 0)])
         self.stop_requested = stop > 0
         return dict(zip(terms, sums, strict=True))

@@ -113,6 +113,12 @@ def saved_state(folder: RunFolder) -> dict[str, Any]:
     return json.loads((folder.checkpoint / "training" / "state.json").read_text())
 
 
+def saved_plugins(folder: RunFolder) -> dict[str, str]:
+    """The plug-ins that the run was planned with, by name; none where there is no plan."""
+    plan = folder.path / PLAN
+    return yaml.safe_load(plan.read_text()).get("plugins", {}) if plan.exists() else {}
+
+
 def compare_with(folder: RunFolder, now: Mapping[str, Any], rows_per_step: int) -> list[str]:
     """``compare`` with what the folder's checkpoint was trained with."""
     rows_before = saved_state(folder)["rows_per_step"]

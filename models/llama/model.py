@@ -101,8 +101,10 @@ class LlamaModel(nn.Module):
         super().__init__()
         self.config, self.attn_implementation = config, attn_implementation
         # The padding row begins as zero, and no gradient reaches it from here.
+        # Given its weight, torch draws none; on the meta device that drawing would load its whole compiler.
         self.embed_tokens = nn.Embedding(
-            config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id
+            *(config.vocab_size, config.hidden_size, config.pad_token_id),
+            _weight=torch.empty(config.vocab_size, config.hidden_size),
         )
         self.layers = nn.ModuleList(
             LlamaDecoderLayer(config, layer, attn_implementation) for layer in range(config.num_hidden_layers)

@@ -1,4 +1,4 @@
-"""What the contestants that are not ours train on: the documents of a recipe, and an equally large model."""
+"""What the others train on: the documents of a recipe, and the shape of its model."""
 
 from __future__ import annotations
 

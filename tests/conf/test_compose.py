@@ -97,7 +97,10 @@ def test_a_recipe_with_and_without_plus_is_the_same() -> None:
 
 def test_flags_may_stand_anywhere(write: Write, capsys: Any) -> None:
     folder = write({"recipe/mine.yaml": f"{GLOBAL}model: {{preset: tiny}}\n"})
-    assert compose.split(["a=1", "-cd", "x", "b=2", "--resolve"]) == (["-cd", "x", "--resolve"], ["a=1", "b=2"])
+    assert compose.split(["a=1", "-cd", "x", "b=2", "--resolve"]) == (
+        ["-cd", "x", "--resolve"],
+        ["a=1", "b=2"],
+    )
     found = composed("training.seed=1", "--config-dir", str(folder), "+recipe=mine", "data.max_length=9")
     assert found.data["training"] == {"seed": 1}
     assert found.data["data"] == {"max_length": 9}
@@ -150,15 +153,22 @@ def test_two_command_lines_in_one_process_do_not_disturb_each_other(write: Write
         (["+recipe=sft_lama"], "recipe: there is no 'sft_lama'; did you mean 'sft_llama'?"),
         (["recipe=zzz"], "recipe: there is no 'zzz'; known are pretrain_llama, sft_llama."),
         (["+recipe="], "recipe: there is no ''; known are pretrain_llama, sft_llama."),
-        (["+recipe=[sft_llama,pretrain_llama]"], "recipe: there is no '[sft_llama,pretrain_llama]'; did you mean"),
+        (
+            ["+recipe=[sft_llama,pretrain_llama]"],
+            "recipe: there is no '[sft_llama,pretrain_llama]'; did you mean",
+        ),
         (["optimizer=adamw_torc"], "optimizer: there is no 'adamw_torc'; did you mean 'adamw_torch'?"),
-        (["schedule=zzz"], "schedule: there is no 'zzz'; known are constant, constant_with_warmup, cosine, linear."),
+        (
+            ["schedule=zzz"],
+            "schedule: there is no 'zzz'; known are constant, constant_with_warmup, cosine, linear.",
+        ),
         (["hello"], "hello: not understood on the command line; quote values with special characters, as in"),
         (["a=[1"], "a=[1: not understood on the command line; quote values with special characters, as in"),
         (["=3"], "=3: not understood on the command line; there is no name before the equals sign."),
         (
             ["optimizer.learning_rate=1,2"],
-            "optimizer.learning_rate: '1,2' are several; sweep over them with --multirun, or give a list as [1,2].",
+            "optimizer.learning_rate: '1,2' are several; sweep over them with --multirun, or give a list as "
+            "[1,2].",
         ),
         (["~training"], "configuration: Could not delete from config. 'training' does not exist."),
         (["logging.run_name=${nope}"], "logging.run_name: Interpolation key 'nope' not found"),
@@ -170,7 +180,10 @@ def test_two_command_lines_in_one_process_do_not_disturb_each_other(write: Write
         (["--experimental-rerun=x"], "--experimental-rerun: there is no such flag;"),
         (["--config-dir=nowhere"], "--config-dir: there is no folder"),
         (["--config-dir"], "--config-dir: there is no folder"),
-        (["--config-dir=.", "--config-dir=."], "--config-dir: it is given twice; put everything into one folder."),
+        (
+            ["--config-dir=.", "--config-dir=."],
+            "--config-dir: it is given twice; put everything into one folder.",
+        ),
         (["--cfg", "jobb"], "command line: a flag has no value, or one that it does not know."),
         (["hydra.searchpath=[file:///tmp]"], "hydra.searchpath: give a folder of your own by --config-dir."),
     ],
@@ -192,10 +205,19 @@ def test_what_stops_a_composition_is_one_sentence(words: list[str], text: str, c
         ("training.max_step=3", "training.max_step: no such key; did you mean 'training.max_steps'?"),
         ("model.presett=tiny", "model.presett: no such key; did you mean 'model.preset'?"),
         ("optimizr=sgd", "optimizr: no such key; did you mean 'optimizer'?"),
-        ("data.train.chat.frmat=chat", "data.train.chat.frmat: no such key; did you mean 'data.train.chat.format'?"),
-        ("model.config.hiden_size=8", "model.config.hiden_size: no such key; did you mean 'model.config.hidden_size'?"),
+        (
+            "data.train.chat.frmat=chat",
+            "data.train.chat.frmat: no such key; did you mean 'data.train.chat.format'?",
+        ),
+        (
+            "model.config.hiden_size=8",
+            "model.config.hiden_size: no such key; did you mean 'model.config.hidden_size'?",
+        ),
         ("recipee=sft_llama", "recipee: no such key; known are callbacks, check, checkpoint,"),
-        ("learning_rate=1", "learning_rate: no such key here; 'learning_rate' lives at 'optimizer.learning_rate'."),
+        (
+            "learning_rate=1",
+            "learning_rate: no such key here; 'learning_rate' lives at 'optimizer.learning_rate'.",
+        ),
     ],
 )
 def test_a_misspelling_composes_and_is_left_to_the_decoder(word: str, said: str) -> None:
@@ -222,7 +244,9 @@ def test_a_recipe_of_the_users_own(write: Write, monkeypatch: pytest.MonkeyPatch
         assert found.recipe == "mine"
         assert found.data["optimizer"] == {"name": "sgd"}
         assert found.given == {"model.preset": "recipe"}
-    assert refusal(f"--config-dir={folder}", "+recipe=min") == "recipe: there is no 'min'; did you mean 'mine'?"
+    assert (
+        refusal(f"--config-dir={folder}", "+recipe=min") == "recipe: there is no 'min'; did you mean 'mine'?"
+    )
     assert compose.describe(folder / "recipe" / "mine.yaml") == "Mine."
 
 
@@ -250,7 +274,10 @@ def test_a_group_of_the_users_own(write: Write) -> None:
         (f"{GLOBAL}a: 1\n---\nb: 1\n", " line 3: not valid YAML (but found another document)."),
         (f"{GLOBAL}a: 1\na: 2\n", " line 3: not valid YAML (found duplicate key a)."),
         (f"{GLOBAL}- a\n", ": a mapping is wanted, list was found."),
-        (f"{GLOBAL}a: !!python/object/apply:os.system [ls]\n", " line 2: not valid YAML (could not determine"),
+        (
+            f"{GLOBAL}a: !!python/object/apply:os.system [ls]\n",
+            " line 2: not valid YAML (could not determine",
+        ),
     ],
 )
 def test_a_file_that_is_no_yaml_is_named_with_its_line(write: Write, text: str, said: str) -> None:
@@ -262,16 +289,27 @@ def test_a_file_that_is_no_yaml_is_named_with_its_line(write: Write, text: str, 
 def test_a_file_that_is_no_text_is_named(write: Write) -> None:
     file = write({"recipe/mine.yaml": GLOBAL}) / "recipe" / "mine.yaml"
     file.write_bytes(b"a: \xff\n")
-    assert refusal(f"--config-dir={file.parent.parent}", "+recipe=mine") == f"{file}: not UTF-8 text (byte 3)."
+    assert (
+        refusal(f"--config-dir={file.parent.parent}", "+recipe=mine") == f"{file}: not UTF-8 text (byte 3)."
+    )
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("defaults: [{override /optimiser: sgd}]\n", "configuration: In 'recipe/mine': Could not override 'optimiser'."),
+        (
+            "defaults: [{override /optimiser: sgd}]\n",
+            "configuration: In 'recipe/mine': Could not override 'optimiser'.",
+        ),
         ("defaults: [{override /optimizer: sgdd}]\n", "optimizer: there is no 'sgdd'; did you mean 'sgd'?"),
-        ("defaults: {a: b}\n", "configuration: Invalid defaults list in 'recipe/mine', defaults must be a list"),
-        ("model: [5]\n", "configuration: In 'recipe/mine': ConfigTypeError raised while composing config: Cannot merge"),
+        (
+            "defaults: {a: b}\n",
+            "configuration: Invalid defaults list in 'recipe/mine', defaults must be a list",
+        ),
+        (
+            "model: [5]\n",
+            "configuration: In 'recipe/mine': ConfigTypeError raised while composing config: Cannot merge",
+        ),
         ("model:\n  preset: ???\n", "model.preset: a value is required and none was given."),
         ("model: {preset: '${nope}'}\n", "model.preset: Interpolation key 'nope' not found"),
     ],
@@ -290,7 +328,9 @@ SMUGGLED: dict[str, dict[str, str]] = {
     "the key": {"recipe/mine.yaml": f"{GLOBAL}hydra: {{callbacks: {{x: {TARGET}}}}}\n"},
     "the key, quoted and escaped": {"recipe/mine.yaml": f'{GLOBAL}"hy\\x64ra": {{run: {{dir: x}}}}\n'},
     "a complex key": {"recipe/mine.yaml": f"{GLOBAL}? hydra\n: {{run: {{dir: x}}}}\n"},
-    "a flow mapping": {"recipe/mine.yaml": f"{GLOBAL}{{model: {{preset: tiny}}, hydra: {{run: {{dir: x}}}}}}\n"},
+    "a flow mapping": {
+        "recipe/mine.yaml": f"{GLOBAL}{{model: {{preset: tiny}}, hydra: {{run: {{dir: x}}}}}}\n"
+    },
     "an anchor": {"recipe/mine.yaml": f"{GLOBAL}model: &a {{hydra: {{run: {{dir: x}}}}}}\n<<: *a\n"},
     "a dotted key": {"recipe/mine.yaml": f"{GLOBAL}hydra.run.dir: x\n"},
     "a key with a package": {"recipe/mine.yaml": f"{GLOBAL}'hydra/launcher@x': y\n"},
@@ -301,17 +341,25 @@ SMUGGLED: dict[str, dict[str, str]] = {
     "a second package line": {"recipe/mine.yaml": f"{GLOBAL}# @package hydra.job_logging\n{LOGGING}"},
     "a global package line": {"recipe/mine.yaml": f"# @package _global_.hydra.job_logging\n{LOGGING}"},
     "an override": {"recipe/mine.yaml": f"{GLOBAL}defaults: [{{override /hydra/job_logging: stdout}}]\n"},
-    "an override in one word": {"recipe/mine.yaml": f"{GLOBAL}defaults: ['override /hydra/job_logging: stdout']\n"},
+    "an override in one word": {
+        "recipe/mine.yaml": f"{GLOBAL}defaults: ['override /hydra/job_logging: stdout']\n"
+    },
     "an entry": {"recipe/mine.yaml": f"{GLOBAL}defaults: [/hydra/job_logging/stdout]\n"},
-    "a package of an entry": {"recipe/mine.yaml": f"{GLOBAL}defaults: [{{/optimizer@hydra.callbacks: sgd}}]\n"},
-    "a package put together": {"recipe/mine.yaml": f"{GLOBAL}x: hydra\ndefaults: ['/optimizer/sgd@${{x}}.callbacks']\n"},
+    "a package of an entry": {
+        "recipe/mine.yaml": f"{GLOBAL}defaults: [{{/optimizer@hydra.callbacks: sgd}}]\n"
+    },
+    "a package put together": {
+        "recipe/mine.yaml": f"{GLOBAL}x: hydra\ndefaults: ['/optimizer/sgd@${{x}}.callbacks']\n"
+    },
     "a file that the recipe names": {
         "recipe/mine.yaml": f"{GLOBAL}defaults: [/zz/evil@_global_]\n",
         "zz/evil.yaml": "hydra: {run: {dir: x}}\n",
     },
     "a group of Hydra's": {"recipe/mine.yaml": GLOBAL, "hydra/job_logging/none.yaml": LOGGING},
     "a folder outside": {"recipe/mine.yaml": f"{GLOBAL}defaults: [/../outside/evil@_global_]\n"},
-    "a folder outside, relative": {"recipe/mine.yaml": f"{GLOBAL}defaults: ['../../outside/evil@_global_']\n"},
+    "a folder outside, relative": {
+        "recipe/mine.yaml": f"{GLOBAL}defaults: ['../../outside/evil@_global_']\n"
+    },
     "a folder anywhere": {"recipe/mine.yaml": f"{GLOBAL}defaults: [//tmp/evil@_global_]\n"},
 }
 
@@ -321,8 +369,12 @@ def test_code_in_a_configuration_is_refused(how: str, write: Write, monkeypatch:
     ran: list[object] = []
     monkeypatch.setattr(os, "system", ran.append)
     folder = write(SMUGGLED[how])
-    message = refusal(f"--config-dir={folder}", "+recipe=mine" if "recipe/mine.yaml" in SMUGGLED[how] else "a=1")
-    assert re.search(r"which must never run code\.$|may not place itself in Hydra's own node\.$", message, re.MULTILINE)
+    message = refusal(
+        f"--config-dir={folder}", "+recipe=mine" if "recipe/mine.yaml" in SMUGGLED[how] else "a=1"
+    )
+    assert re.search(
+        r"which must never run code\.$|may not place itself in Hydra's own node\.$", message, re.MULTILINE
+    )
     assert str(folder) in message
     assert ran == []
 
@@ -335,14 +387,16 @@ def test_code_behind_a_link_is_refused(write: Write, tmp_path: Path) -> None:
     (folder / "zz").symlink_to(outside)
     (folder / "round").symlink_to(folder)  # a circle is walked once
     assert refusal(f"--config-dir={folder}", "+recipe=mine").splitlines() == [
-        f"{folder / 'zz' / 'evil.yaml'}: 'hydra' is not allowed in a configuration, which must never run code."
+        f"{folder / 'zz' / 'evil.yaml'}: 'hydra' is not allowed in a configuration, which must never run "
+        "code."
     ]
 
 
 def test_harmless_words_are_not_refused(write: Write) -> None:
     text = (
         f"{GLOBAL}# about @package lines and hydra\nmodel: {{preset: tiny}}\n"
-        "logging: {run_name: 'hydra // .. $'}\ndata: {train: {hydra: {path: ../data/x.jsonl, format: chat}}}\n"
+        "logging: {run_name: 'hydra // .. $'}\n"
+        "data: {train: {hydra: {path: ../data/x.jsonl, format: chat}}}\n"
     )
     found = composed(f"--config-dir={write({'recipe/mine.yaml': text})}", "+recipe=mine")
     assert found.data["logging"]["run_name"] == "hydra // .. $"

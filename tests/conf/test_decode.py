@@ -170,7 +170,10 @@ BAD: list[tuple[Any, str]] = [
     ({"inner": None}, "inner: a mapping is wanted, None was given."),
     ({"inner": {"count": -1}}, "inner.count: 0 or more is wanted, -1 was given."),
     ({"sections": {"one": {"count": "x"}}}, "sections.one.count: a whole number is wanted, 'x' was given."),
-    ({"sections": {"one": {"coun": 1}}}, "sections.one.coun: no such key; did you mean 'sections.one.count'?"),
+    (
+        {"sections": {"one": {"coun": 1}}},
+        "sections.one.coun: no such key; did you mean 'sections.one.count'?",
+    ),
     ({"inner": {"deep": {"radios": 1}}}, "inner.deep.radios: no such key; did you mean 'inner.deep.radius'?"),
     ({"inner": {"zzz": 1}}, "inner.zzz: no such key; known are count, deep."),
     ({"shape": 3}, "shape: a name or a mapping with one is wanted, 3 was given."),
@@ -187,7 +190,10 @@ BAD: list[tuple[Any, str]] = [
     ({"shapes": {"rund": {}}}, "shapes.rund.name: there is no 'rund'; did you mean 'round'?"),
     ({"shapes": {"mine": {"name": "rond"}}}, "shapes.mine.name: there is no 'rond'; did you mean 'round'?"),
     ({"shapes": {"round": 3}}, "shapes.round: a name or a mapping with one is wanted, 3 was given."),
-    ({"shapes": {"round": {"radus": 3}}}, "shapes.round.radus: no such key; did you mean 'shapes.round.radius'?"),
+    (
+        {"shapes": {"round": {"radus": 3}}},
+        "shapes.round.radus: no such key; did you mean 'shapes.round.radius'?",
+    ),
     ({"shapes": ["round"]}, "shapes: a mapping is wanted, ['round'] was given."),
     ({"flg": True}, "flg: no such key; did you mean 'flag'?"),
 ]
@@ -203,7 +209,9 @@ def test_values_that_are_wrong(data: dict[str, Any], text: str) -> None:
 def test_a_required_value() -> None:
     assert problems(Demanding, {}) == ["path: a value is required and none was given."]
     assert problems(Demanding, {"path": 1.5}) == ["path: text is wanted, 1.5 was given."], "said once"
-    assert problems(Everything, {"shape": {"name": "square"}}) == ["shape.side: a value is required and none was given."]
+    assert problems(Everything, {"shape": {"name": "square"}}) == [
+        "shape.side: a value is required and none was given."
+    ]
 
 
 def test_all_problems_are_found_at_once_and_the_rest_keeps_its_values() -> None:
@@ -217,7 +225,15 @@ def test_all_problems_are_found_at_once_and_the_rest_keeps_its_values() -> None:
         "many": [1, None],
     }
     value, found = decode_leniently(Everything, data)
-    assert list(found) == ["flg", "whole", "mode", "inner.count", "inner.deep.radius", "shapes.a.name", "many[1]"]
+    assert list(found) == [
+        "flg",
+        "whole",
+        "mode",
+        "inner.count",
+        "inner.deep.radius",
+        "shapes.a.name",
+        "many[1]",
+    ]
     assert all(text.startswith(f"{path}: ") for path, text in found.items())
     assert value is not None
     assert value.number == 1e-4

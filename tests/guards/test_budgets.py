@@ -56,7 +56,8 @@ def test_every_module_says_what_it_is_for() -> None:
     undocumented = [
         str(file.relative_to(ROOT))
         for file in FILES
-        if file.read_text(encoding="utf-8").strip() and not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+        if file.read_text(encoding="utf-8").strip()
+        and not ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
     ]
     assert undocumented == []
 

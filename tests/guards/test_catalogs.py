@@ -91,7 +91,9 @@ def test_every_entry_keeps_the_protocol_of_its_kind(kind: str, name: str, catalo
         assert 0 <= factor(0) <= 1
         assert isinstance(factor(3), float)
     if kind == "objectives":
-        objective: Any = thing(CausalLMOptions()) if name == "causal_lm" else thing(options_of(catalog, name, kind)())
+        objective: Any = (
+            thing(CausalLMOptions()) if name == "causal_lm" else thing(options_of(catalog, name, kind)())
+        )
         assert objective.head in resolve("models:HEADS")
         for packing in (True, False):
             assert objective.collator(packing=packing) in resolve("collators:CATALOG")

@@ -26,7 +26,10 @@ ARROWS: dict[str, set[str]] = {
     "callbacks": {"conf", "trainer.state", "predictor"},
 }
 EXCEPTIONS = {
-    ("trainer/build.py", "callbacks.default_flow:DefaultFlowCallback"): "it is the flow of the loop, always there",
+    (
+        "trainer/build.py",
+        "callbacks.default_flow:DefaultFlowCallback",
+    ): "it is the flow of the loop, always there",
     ("callbacks/samples.py", "processors.rendering:ChatTemplate"): "a prompt is rendered as the data was",
     ("callbacks/samples.py", "processors.rendering:stop_ids"): "an answer ends where those of the data end",
 }

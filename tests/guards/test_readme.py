@@ -24,7 +24,9 @@ LAUNCHERS = ("accelerate launch", "ACCELERATE_USE_CPU=true accelerate launch")
 # Lines that are no training command, with the reason.
 OTHERS = ("pip install",)
 # What the words of these commands need before they can be decoded, and what they therefore end with here.
-NEEDS_A_RUN = {"train.py resume=runs/austen/checkpoint-500": "resume: there is no folder 'runs/austen/checkpoint-500'"}
+NEEDS_A_RUN = {
+    "train.py resume=runs/austen/checkpoint-500": "resume: there is no folder 'runs/austen/checkpoint-500'"
+}
 
 
 def trained(command: str) -> list[str] | None:
@@ -46,7 +48,9 @@ def test_every_command_is_looked_at() -> None:
 
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if trained(c) is not None])
-def test_every_command_composes_and_decodes(command: str, tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
+def test_every_command_composes_and_decodes(
+    command: str, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
     monkeypatch.chdir(tmp_path)
     words = trained(command)
     assert words is not None
@@ -102,5 +106,9 @@ def test_the_plug_in_runs(train: Any, tiny: Sequence[str], tmp_path: Path) -> No
 def test_the_folders_it_pictures_are_there() -> None:
     (picture,) = (block for kind, block in FENCED if not kind and block.startswith("conf/"))
     pictured = re.findall(r"^(\w+)/ ", picture, re.MULTILINE)
-    there = {path.name for path in ROOT.iterdir() if path.is_dir() and any(path.glob("*.py")) or path.name == "recipes"}
+    there = {
+        path.name
+        for path in ROOT.iterdir()
+        if (path.is_dir() and any(path.glob("*.py"))) or path.name == "recipes"
+    }
     assert set(pictured) == there

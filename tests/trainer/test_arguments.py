@@ -177,7 +177,9 @@ def _exists(path: str, cls: type = RunConfig) -> bool:
     if name in ("optimizer", "schedule"):
         catalog = OPTIMIZERS if name == "optimizer" else SCHEDULES
         options = (options_of(catalog, key, name) for key in catalog)
-        return rest == "name" or any(rest in {f.name for f in dataclasses.fields(option)} for option in options)
+        return rest == "name" or any(
+            rest in {f.name for f in dataclasses.fields(option)} for option in options
+        )
     return _exists(rest, type(getattr(DEFAULT, name)))
 
 
@@ -271,7 +273,8 @@ def test_the_sentence_names_what_would_do() -> None:
         "evaluation.prediction_loss_only: True is not supported yet; leave it out or at False."
     ]
     assert list(refused(_with("checkpoint.save_strategy", "best"))) == [
-        "checkpoint.save_strategy: 'best' is not supported yet; leave it out or at 'no' or 'steps' or 'epoch'."
+        "checkpoint.save_strategy: 'best' is not supported yet; leave it out or at 'no' or 'steps' or "
+        "'epoch'."
     ]
     assert list(refused(_with("parallel.fsdp", "full_shard"))) == [
         "parallel.fsdp: 'full_shard' is not supported yet; leave it out or at False."
@@ -279,7 +282,9 @@ def test_the_sentence_names_what_would_do() -> None:
 
 
 def test_the_flat_view_has_the_references_names_and_values() -> None:
-    view = flat(decode(RunConfig, {"optimizer": {"learning_rate": 1e-3}, "evaluation": {"eval_strategy": "steps"}}))
+    view = flat(
+        decode(RunConfig, {"optimizer": {"learning_rate": 1e-3}, "evaluation": {"eval_strategy": "steps"}})
+    )
     assert vars(view).keys() == HOMES.keys()
     assert view.learning_rate == 1e-3
     assert view.optim == "adamw_torch_fused"
@@ -291,4 +296,3 @@ def test_the_flat_view_has_the_references_names_and_values() -> None:
         name for name, value in vars(flat(DEFAULT)).items() if value != REFERENCE[name] and name != "do_train"
     }
     assert different == DIFFERENT_DEFAULTS.keys()
-

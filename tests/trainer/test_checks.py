@@ -26,8 +26,8 @@ VALIDATION = {"data.validation.chat": {"path": "chat.jsonl", "format": "chat"}}
 
 
 def configuration(
-    recipe: Mapping[str, Any] = {},  # noqa: B006 - read only
-    line: Mapping[str, Any] = {},  # noqa: B006
+    recipe: Mapping[str, Any] = {},
+    line: Mapping[str, Any] = {},
     base: Mapping[str, Any] = BASE,
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The base with values at dotted paths, and which of them were given where."""
@@ -69,27 +69,42 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"model.path": "somewhere", "model.config.hidden_size": 8},
         "model.config: it changes a preset, and model.path is given; leave one of them out.",
     ),
-    ({"model.config.hiden_size": 8}, "model.config.hiden_size: no such key; did you mean 'model.config.hidden_size'?"),
+    (
+        {"model.config.hiden_size": 8},
+        "model.config.hiden_size: no such key; did you mean 'model.config.hidden_size'?",
+    ),
     ({"model.config.hidden_size": "x"}, "model.config.hidden_size: a whole number is wanted, 'x' was given."),
     ({"model.given": True}, "model.given: only a Python program gives one; leave it out."),
     # the processor
     (
         {"processor.tokenizer.path": "there", "processor.tokenizer.train": "bpe"},
-        "processor.tokenizer.path: given together with processor.tokenizer.train, and only one of them can hold; "
-        "leave one out.",
+        "processor.tokenizer.path: given together with processor.tokenizer.train, and only one of them can "
+        "hold; leave one out.",
     ),
     ({"processor.tokenizer.train": None}, "processor.tokenizer: give a path to one, or train: bpe."),
     (
-        {"processor.tokenizer.path": "there", "processor.tokenizer.train": None, "processor.tokenizer.vocab_size": 99},
+        {
+            "processor.tokenizer.path": "there",
+            "processor.tokenizer.train": None,
+            "processor.tokenizer.vocab_size": 99,
+        },
         "processor.tokenizer.vocab_size: 99 has no effect on a tokenizer that is not trained; leave it out.",
     ),
     (
-        {"processor.tokenizer.path": "there", "processor.tokenizer.train": None, "processor.tokenizer.min_frequency": 9},
-        "processor.tokenizer.min_frequency: 9 has no effect on a tokenizer that is not trained; leave it out.",
+        {
+            "processor.tokenizer.path": "there",
+            "processor.tokenizer.train": None,
+            "processor.tokenizer.min_frequency": 9,
+        },
+        "processor.tokenizer.min_frequency: 9 has no effect on a tokenizer that is not trained; leave it "
+        "out.",
     ),
     ({"processor.given": True}, "processor.given: only a Python program gives one; leave it out."),
     # the data
-    ({"data.train": {}}, "data.train: at least one source is required; give data.train.NAME.path and .format."),
+    (
+        {"data.train": {}},
+        "data.train: at least one source is required; give data.train.NAME.path and .format.",
+    ),
     (
         {"data.dataloader_prefetch_factor": 4},
         "data.dataloader_prefetch_factor: 4 has no effect without dataloader_num_workers; leave it out.",
@@ -104,20 +119,26 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"data.streaming": True, "training.max_steps": 5, "data.dataloader_num_workers": 2},
-        "data.dataloader_num_workers: 2 has no effect on a streamed data set; leave it out.",
+        "data.dataloader_num_workers: several cannot share one stream of rows; use 0 or 1.",
     ),
     (
         {"data.streaming": True, "training.max_steps": 5, "show": 2},
         "show: 2 has no effect on a streamed data set; leave it out.",
     ),
-    ({"data.shuffle_block": 64}, "data.shuffle_block: 64 has no effect without data.streaming; leave it out."),
+    (
+        {"data.shuffle_block": 64},
+        "data.shuffle_block: 64 has no effect without data.streaming; leave it out.",
+    ),
     (
         {"training.max_steps": 5, "training.num_train_epochs": 2},
         "training.max_steps: given together with training.num_train_epochs, and only one of them can hold; "
         "leave one out.",
     ),
     ({"data.given": True}, "data.given: only a Python program gives one; leave it out."),
-    ({"data.train.chat.weight": 0}, "data.train.chat.weight: 0.0 is not above 0; leave the source out to not use it."),
+    (
+        {"data.train.chat.weight": 0},
+        "data.train.chat.weight: 0.0 is not above 0; leave the source out to not use it.",
+    ),
     # intervals
     (
         {"evaluation.eval_steps": 5},
@@ -136,7 +157,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "checkpoint.save_total_limit: 3 has no effect without checkpoints; leave it out.",
     ),
     # evaluation
-    ({"evaluation.eval_delay": 5}, "evaluation.eval_delay: 5.0 has no effect without evaluation; leave it out."),
+    (
+        {"evaluation.eval_delay": 5},
+        "evaluation.eval_delay: 5.0 has no effect without evaluation; leave it out.",
+    ),
     (
         {"evaluation.metric_for_best_model": "loss"},
         "evaluation.metric_for_best_model: 'loss' has no effect without evaluation; leave it out.",
@@ -159,7 +183,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ),
     (
         {"callbacks.early_stopping": {"patience": 2}},
-        "callbacks.early_stopping: it stops on evaluation results, and there are none; set evaluation.eval_strategy.",
+        "callbacks.early_stopping: it stops on evaluation results, and there are none; set "
+        "evaluation.eval_strategy.",
     ),
     (
         {"callbacks.second": {"name": "early_stopping"}},
@@ -170,7 +195,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"data.max_length": 1}, "data.max_length: at least 2 is wanted, 1 was given."),
     ({"data.max_truncated": 1.5}, "data.max_truncated: a share between 0 and 1 is wanted, 1.5 was given."),
     ({"data.dataloader_num_workers": -1}, "data.dataloader_num_workers: at least 0 is wanted, -1 was given."),
-    ({"data.dataloader_prefetch_factor": 0}, "data.dataloader_prefetch_factor: at least 1 is wanted, 0 was given."),
+    (
+        {"data.dataloader_prefetch_factor": 0},
+        "data.dataloader_prefetch_factor: at least 1 is wanted, 0 was given.",
+    ),
     (
         {"training.per_device_train_batch_size": 0},
         "training.per_device_train_batch_size: at least 1 is wanted, 0 was given.",
@@ -179,7 +207,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"training.gradient_accumulation_steps": 0},
         "training.gradient_accumulation_steps: at least 1 is wanted, 0 was given.",
     ),
-    ({"training.max_steps": 0}, "training.max_steps: a count of steps, or -1 for none, is wanted, 0 was given."),
+    (
+        {"training.max_steps": 0},
+        "training.max_steps: a count of steps, or -1 for none, is wanted, 0 was given.",
+    ),
     ({"training.num_train_epochs": 0}, "training.num_train_epochs: more than 0 is wanted, 0.0 was given."),
     ({"training.max_grad_norm": -1}, "training.max_grad_norm: at least 0 is wanted, -1.0 was given."),
     ({"training.num_threads": 0}, "training.num_threads: at least 1 is wanted, 0 was given."),
@@ -200,12 +231,18 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"optimizer": {"name": "sgd", "nesterov": True}},
         "optimizer.nesterov: it needs a momentum above 0; give one or leave it out.",
     ),
-    ({"optimizer": {"name": "sgd", "momentum": -1}}, "optimizer.momentum: 0 or more is wanted, -1.0 was given."),
+    (
+        {"optimizer": {"name": "sgd", "momentum": -1}},
+        "optimizer.momentum: 0 or more is wanted, -1.0 was given.",
+    ),
     (
         {"schedule.warmup_steps": 1.5},
         "schedule.warmup_steps: whole steps or a share below 1 is wanted, 1.5 was given.",
     ),
-    ({"schedule.warmup_ratio": 2}, "schedule.warmup_ratio: a share between 0 and 1 is wanted, 2.0 was given."),
+    (
+        {"schedule.warmup_ratio": 2},
+        "schedule.warmup_ratio: a share between 0 and 1 is wanted, 2.0 was given.",
+    ),
     (
         {"schedule.warmup_ratio": 0.1, "schedule.warmup_steps": 5},
         "schedule.warmup_ratio: warmup_steps is given too; leave one of them out.",
@@ -214,12 +251,17 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"schedule": {"name": "constant", "warmup_steps": 5}},
         "schedule.warmup_steps: no such key; there are none here.",
     ),
-    ({"callbacks": {"early_stopping": {"patience": 0}}}, "callbacks.early_stopping.patience: at least 1 is wanted"),
+    (
+        {"callbacks": {"early_stopping": {"patience": 0}}},
+        "callbacks.early_stopping.patience: at least 1 is wanted",
+    ),
     ({"precision.fp16": True}, "precision.fp16: True is not supported yet; leave it out or at False."),
 ]
 
 
-@pytest.mark.parametrize(("values", "sentence"), WRONG, ids=[sentence.partition(":")[0] for _, sentence in WRONG])
+@pytest.mark.parametrize(
+    ("values", "sentence"), WRONG, ids=[sentence.partition(":")[0] for _, sentence in WRONG]
+)
 @pytest.mark.parametrize("place", ["recipe", "line"])
 def test_every_problem_has_its_sentence_wherever_it_was_typed(
     values: dict[str, Any], sentence: str, place: str
@@ -234,7 +276,12 @@ def test_every_problem_has_its_sentence_wherever_it_was_typed(
         {"model.path": "there", "processor.tokenizer.train": None},
         {"data.dataloader_num_workers": 2, "data.dataloader_prefetch_factor": 4},
         {"data.streaming": True, "training.max_steps": 5, "data.shuffle_block": 64},
-        {**VALIDATION, "evaluation.eval_strategy": "steps", "evaluation.eval_steps": 0.5, "evaluation.eval_delay": 2},
+        {
+            **VALIDATION,
+            "evaluation.eval_strategy": "steps",
+            "evaluation.eval_steps": 0.5,
+            "evaluation.eval_delay": 2,
+        },
         {**VALIDATION, "evaluation.eval_strategy": "epoch", "evaluation.greater_is_better": True},
         {**VALIDATION, "evaluation.eval_on_start": True, "evaluation.per_device_eval_batch_size": 3},
         {**VALIDATION, "evaluation.eval_strategy": "steps", "callbacks.early_stopping": {"patience": 2}},
@@ -242,7 +289,11 @@ def test_every_problem_has_its_sentence_wherever_it_was_typed(
         {"processor.tokenizer.path": "there", "processor.tokenizer.train": None},
         {"schedule": {"name": "constant"}, "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True}},
         {"logging.logging_strategy": "epoch", "logging.logging_first_step": True},
-        {"checkpoint.save_strategy": "no", "checkpoint.save_total_limit": None, "evaluation.eval_steps": None},
+        {
+            "checkpoint.save_strategy": "no",
+            "checkpoint.save_total_limit": None,
+            "evaluation.eval_steps": None,
+        },
         {"training.max_grad_norm": 0},
         {"training.max_grad_norm": None},
     ],
@@ -256,7 +307,12 @@ def test_what_belongs_together_is_right(values: dict[str, Any]) -> None:
 def test_all_problems_are_said_at_once() -> None:
     found = problems(
         recipe={"trainin.max_steps": 3, "optimizer.learning_rate": "fast", "checkpoint.save_strategy": "no"},
-        line={"evaluation.eval_steps": 3, "precision.fp16": True, "checkpoint.save_total_limit": 2, "model.preset": "x"},
+        line={
+            "evaluation.eval_steps": 3,
+            "precision.fp16": True,
+            "checkpoint.save_total_limit": 2,
+            "model.preset": "x",
+        },
     )
     assert [text.partition(":")[0] for text in found] == [
         "optimizer.learning_rate",
@@ -267,7 +323,11 @@ def test_all_problems_are_said_at_once() -> None:
         "checkpoint.save_total_limit",
     ]
     found = problems(line={"data.max_length": 0, "data.max_truncated": 2, "data.shuffle_block": 64})
-    assert [text.partition(":")[0] for text in found] == ["data.max_length", "data.max_truncated", "data.shuffle_block"]
+    assert [text.partition(":")[0] for text in found] == [
+        "data.max_length",
+        "data.max_truncated",
+        "data.shuffle_block",
+    ]
 
 
 def test_a_problem_is_said_once() -> None:
@@ -320,7 +380,11 @@ def test_epochs_on_the_command_line_without_effect_are_said() -> None:
 
 
 def test_defaults_never_contradict() -> None:
-    base = {**BASE, "checkpoint": {"save_strategy": "no", "save_total_limit": 3}, "training": {"max_steps": 3}}
+    base = {
+        **BASE,
+        "checkpoint": {"save_strategy": "no", "save_total_limit": 3},
+        "training": {"max_steps": 3},
+    }
     assert problems(base=base) == []
 
 
@@ -350,7 +414,9 @@ def test_options_typed_for_another_choice_stay_and_are_judged() -> None:
 
 
 def test_nothing_is_left_out_without_another_choice() -> None:
-    data, given = configuration({"optimizer.adam_bta2": 0.95, "optimizer.name": "sgd"}, {"training.max_steps": 3})
+    data, given = configuration(
+        {"optimizer.adam_bta2": 0.95, "optimizer.name": "sgd"}, {"training.max_steps": 3}
+    )
     assert without_foreign(data, given) == (data, [])
     data, given = configuration({"optimizer.momentum": 0.9}, {"optimizer.name": "sdg"})
     kept, _ = without_foreign(data, given)

@@ -21,11 +21,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def tree(folder: Path) -> dict[str, int]:
     """Every file below a folder with its time of change."""
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
+    }
 
 
 @pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, list[str]]]:
+def main(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, list[str]]]:
     """``main(*words)``: the command as the shell calls it; its exit status and its lines on stderr."""
 
     def called(*words: str) -> tuple[int, list[str]]:
@@ -56,7 +60,12 @@ def test_the_last_line_on_stderr_states_the_exit_status(main: Any, tiny: Sequenc
     status, said = main(*tiny, *quiet)
     assert (status, said[-1]) == (2, "train.py: exit status 2")
     assert said[0].startswith("train.py: output_dir: 'run' holds a run already; add resume=auto")
-    explode = ("optimizer=sgd", "optimizer.learning_rate=1e30", "training.max_steps=5", "training.max_grad_norm=0")
+    explode = (
+        "optimizer=sgd",
+        "optimizer.learning_rate=1e30",
+        "training.max_steps=5",
+        "training.max_grad_norm=0",
+    )
     status, said = main(*tiny, *quiet[:1], *explode, "output_dir=other")
     assert (status, said[-1]) == (3, "train.py: exit status 3")
     assert "is not finite; no update was applied" in said[0]
@@ -118,8 +127,8 @@ def test_a_wrong_configuration_writes_nothing(
 def test_what_a_configuration_lacks_is_said_together(main: Any, here: Path) -> None:
     _, said = main("training.max_steps=3")
     assert said == [
-        "train.py: model.preset: choose one, or give model.path; known are llama2-7b, llama3-8b, small, tiny, "
-        "tinyllama-1.1b.",
+        "train.py: model.preset: choose one, or give model.path; known are llama2-7b, llama3-8b, small, "
+        "tiny, tinyllama-1.1b.",
         "train.py: processor.tokenizer: give a path to one, or train: bpe.",
         "train.py: data.train: at least one source is required; give data.train.NAME.path and .format.",
         "train.py: exit status 2",
@@ -203,7 +212,16 @@ def test_check_prints_the_plan_and_writes_nothing_but_the_cache(
     done = train(*words, "data.max_length=96", "check=true", "show=1", "output_dir=run")
     assert done.status == 0, done.error
     assert [path.name for path in tmp_path.iterdir()] == ["cache"]
-    for name in ("steps", "training data", "tokens", "warm-up", "evaluate", "save", "parameters", "peak memory"):
+    for name in (
+        "steps",
+        "training data",
+        "tokens",
+        "warm-up",
+        "evaluate",
+        "save",
+        "parameters",
+        "peak memory",
+    ):
         assert any(line.startswith(f"{name}  ") for line in done.out.splitlines()), name
     assert "chat, " in done.out
     assert "\x1b[" in done.out, "a document in colours"
@@ -293,8 +311,14 @@ def test_going_on_for_longer(train: Any, tiny: Sequence[str]) -> None:
         ("data.max_length=64", "data.max_length: the checkpoint was trained with 128, 64 was given; "),
         ("training.seed=1", "training.seed: the checkpoint was trained with 42, 1 was given; "),
         ("model.preset=small", "model.preset: the checkpoint was trained with 'tiny', 'small' was given; "),
-        ("optimizer=sgd", "optimizer.name: the checkpoint was trained with 'adamw_torch_fused', 'sgd' was given; "),
-        ("data.train.chat.weight=2", "data.train.chat.weight: the checkpoint was trained with 1.0, 2.0 was given; "),
+        (
+            "optimizer=sgd",
+            "optimizer.name: the checkpoint was trained with 'adamw_torch_fused', 'sgd' was given; ",
+        ),
+        (
+            "data.train.chat.weight=2",
+            "data.train.chat.weight: the checkpoint was trained with 1.0, 2.0 was given; ",
+        ),
         ("training.gradient_accumulation_steps=2", "training: a step had 4 rows"),
     ],
 )
@@ -327,17 +351,25 @@ def test_what_may_differ_is_listed(train: Any, tiny: Sequence[str]) -> None:
     ("words", "said"),
     [
         (["resume=run"], "resume: 'run' is a run, not a checkpoint; give output_dir=run resume=auto."),
-        (["resume=nowhere"], "resume: there is no folder 'nowhere'; give a checkpoint's, or `auto` with output_dir."),
+        (
+            ["resume=nowhere"],
+            "resume: there is no folder 'nowhere'; give a checkpoint's, or `auto` with output_dir.",
+        ),
         (["resume=auto"], "resume: 'auto' needs the run's folder; give output_dir=RUN as well."),
-        (["resume=auto", "output_dir=new"], "resume: new has no checkpoint to take a configuration from; name a recipe."),
+        (
+            ["resume=auto", "output_dir=new"],
+            "resume: new has no checkpoint to take a configuration from; name a recipe.",
+        ),
         (
             ["resume=run/checkpoint-2", "output_dir=new"],
-            "output_dir: 'new' is not the run that 'run/checkpoint-2' belongs to; leave it out, or start a new run "
-            "from those weights with model.path=run/checkpoint-2.",
+            "output_dir: 'new' is not the run that 'run/checkpoint-2' belongs to; leave it out, or start a "
+            "new run from those weights with model.path=run/checkpoint-2.",
         ),
     ],
 )
-def test_a_resume_that_cannot_be(words: list[str], said: str, train: Any, tiny: Sequence[str], tmp_path: Path) -> None:
+def test_a_resume_that_cannot_be(
+    words: list[str], said: str, train: Any, tiny: Sequence[str], tmp_path: Path
+) -> None:
     train(*tiny)
     before = tree(tmp_path)
     done = train(*words)
@@ -352,13 +384,25 @@ def test_starting_anew_from_a_finished_run(train: Any, tiny: Sequence[str]) -> N
     done = train(*words, "model.path=run", "output_dir=second", "optimizer.learning_rate=0")
     assert done.status == 0, done.error
     assert "model.path=run gives weights, tokenizer and chat template." in done.out
-    assert (done.folder / "model.safetensors").read_bytes() == (first.folder / "model.safetensors").read_bytes()
+    assert (done.folder / "model.safetensors").read_bytes() == (
+        first.folder / "model.safetensors"
+    ).read_bytes()
     assert (done.folder / "tokenizer.json").read_bytes() == (first.folder / "tokenizer.json").read_bytes()
 
 
 def test_the_saved_configuration_with_the_command_line_on_top() -> None:
-    saved = {"model": {"preset": "tiny"}, "callbacks": {"samples": {"name": "samples"}}, "check": True, "resume": "x"}
-    composed = {"model": {"preset": "small"}, "training": {"max_steps": 3}, "callbacks": {}, "optimizer": {"name": "sgd"}}
+    saved = {
+        "model": {"preset": "tiny"},
+        "callbacks": {"samples": {"name": "samples"}},
+        "check": True,
+        "resume": "x",
+    }
+    composed = {
+        "model": {"preset": "small"},
+        "training": {"max_steps": 3},
+        "callbacks": {},
+        "optimizer": {"name": "sgd"},
+    }
     line = dict.fromkeys(("training.max_steps", "callbacks.samples", "optimizer"), "command line")
     assert overlay(saved, composed, {**line, "model.preset": "recipe"}) == {
         "model": {"preset": "tiny"},
@@ -367,6 +411,21 @@ def test_the_saved_configuration_with_the_command_line_on_top() -> None:
         "optimizer": {"name": "sgd"},
     }
     assert saved["check"], "what was given is as it was"
+
+
+def test_a_run_without_a_folder_gets_one_of_its_own(tiny: Sequence[str], here: Path) -> None:
+    from datetime import datetime
+
+    from trainer.run_folder import default_path
+
+    now = datetime(2026, 1, 2, 3, 4, 5)
+    first = Path("runs") / "sft_llama" / "20260102-030405"
+    assert default_path("sft_llama", now) == first
+    (here / first).mkdir(parents=True)
+    assert default_path("sft_llama", now) == first.with_name("20260102-030405-1")
+    cli.run_command([*tiny, "callbacks.progress=null"])
+    (made,) = (path for path in (here / "runs" / "sft_llama").iterdir() if path.name != first.name)
+    assert (made / "model.safetensors").is_file()
 
 
 # -- another folder's packages -------------------------------------------------------------------------------

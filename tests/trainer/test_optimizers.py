@@ -1,4 +1,4 @@
-"""Which parameters decay, under which names, and that an optimizer is torch's with the options it was given."""
+"""Which parameters decay, under which names, and that an optimizer is torch's with the given options."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def test_norms_and_biases_do_not_decay_as_in_the_reference(model: nn.Module) -> 
     from transformers.trainer_pt_utils import get_parameter_names
 
     oracle = transformers.LlamaForCausalLM(transformers.LlamaConfig(**SMALL))
-    wanted = {name for name in get_parameter_names(oracle, [LlamaRMSNorm, nn.LayerNorm]) if "bias" not in name}
+    wanted = {
+        name for name in get_parameter_names(oracle, [LlamaRMSNorm, nn.LayerNorm]) if "bias" not in name
+    }
     decaying, others = parameter_groups(model, checkpoint_names(model), 0.1)
     assert set(decaying["param_names"]) == wanted
     assert set(others["param_names"]) == {name for name, _ in oracle.named_parameters()} - wanted
@@ -51,7 +53,11 @@ def test_norms_and_biases_do_not_decay_as_in_the_reference(model: nn.Module) -> 
 
 def test_frozen_parameters_are_left_out_and_shared_ones_taken_once() -> None:
     model = AutoModelForCausalLM.from_config(LlamaConfig(**SMALL, tie_word_embeddings=True), seed=0)
-    names = [name for group in parameter_groups(model, checkpoint_names(model), 0.1) for name in group["param_names"]]
+    names = [
+        name
+        for group in parameter_groups(model, checkpoint_names(model), 0.1)
+        for name in group["param_names"]
+    ]
     assert names.count("model.embed_tokens.weight") == 1
     assert "lm_head.weight" not in names
     for parameter in model.backbone.parameters():
@@ -69,7 +75,13 @@ def _optimizer(model: nn.Module, **options: Any) -> torch.optim.Optimizer:
 
 @pytest.mark.parametrize("name", ["adamw_torch", "adamw_torch_fused"])
 def test_adamw_is_torchs_with_the_given_options(model: nn.Module, name: str) -> None:
-    options = {"learning_rate": 1e-3, "weight_decay": 0.1, "adam_beta1": 0.8, "adam_beta2": 0.95, "adam_epsilon": 1e-6}
+    options = {
+        "learning_rate": 1e-3,
+        "weight_decay": 0.1,
+        "adam_beta1": 0.8,
+        "adam_beta2": 0.95,
+        "adam_epsilon": 1e-6,
+    }
     optimizer = _optimizer(model, name=name, **options)
     assert type(optimizer) is torch.optim.AdamW
     for group in optimizer.param_groups:
@@ -79,7 +91,9 @@ def test_adamw_is_torchs_with_the_given_options(model: nn.Module, name: str) -> 
 
 
 def test_sgd_is_torchs_with_the_given_options(model: nn.Module) -> None:
-    optimizer = _optimizer(model, name="sgd", learning_rate=1e-2, weight_decay=0.1, momentum=0.9, nesterov=True)
+    optimizer = _optimizer(
+        model, name="sgd", learning_rate=1e-2, weight_decay=0.1, momentum=0.9, nesterov=True
+    )
     assert type(optimizer) is torch.optim.SGD
     for group in optimizer.param_groups:
         assert (group["lr"], group["momentum"], group["nesterov"]) == (1e-2, 0.9, True)
@@ -94,5 +108,9 @@ def test_state_tensors_is_what_the_optimizer_keeps(model: nn.Module, name: str) 
         for parameter in model.parameters():
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()
-        kept = [value for value in optimizer.state[next(model.parameters())].values() if isinstance(value, torch.Tensor)]
+        kept = [
+            value
+            for value in optimizer.state[next(model.parameters())].values()
+            if isinstance(value, torch.Tensor)
+        ]
         assert sum(value.numel() > 1 for value in kept) == config.optimizer.options.state_tensors

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from conf.errors import StoppedError
+from conf.errors import ConfigError, StoppedError
 from trainer.cli import run_command
 from trainer.manifest import verify
 from trainer.retention import checkpoints, newest_valid
@@ -132,6 +132,8 @@ def test_a_signal_saves_and_stops(
     assert errors.rstrip().endswith(f"exit status {status}")
     stopped = checkpoints(tmp_path / "run")[-1]
     assert stopped.step in (6, 7)
+    with pytest.raises(ConfigError, match=r"trained with slow.py; give it again by plugins=FILE"):
+        run_command([f"resume={stopped.path}"])
     run_command([*words, f"output_dir={tmp_path / 'run'}", "resume=auto"])
     same(tmp_path / "run", unbroken)
 

@@ -18,11 +18,11 @@ ORACLES = {
     "constant_with_warmup": lambda optimizer, warmup, total, options: (
         transformers.get_constant_schedule_with_warmup(optimizer, warmup)
     ),
-    "linear": lambda optimizer, warmup, total, options: (
-        transformers.get_linear_schedule_with_warmup(optimizer, warmup, total)
+    "linear": lambda optimizer, warmup, total, options: transformers.get_linear_schedule_with_warmup(
+        optimizer, warmup, total
     ),
-    "cosine": lambda optimizer, warmup, total, options: (
-        transformers.get_cosine_schedule_with_warmup(optimizer, warmup, total, options.get("num_cycles", 0.5))
+    "cosine": lambda optimizer, warmup, total, options: transformers.get_cosine_schedule_with_warmup(
+        optimizer, warmup, total, options.get("num_cycles", 0.5)
     ),
 }
 
@@ -44,13 +44,17 @@ def test_every_step_equals_the_reference(name: str, warmup: int) -> None:
     given: dict[str, Any] = {"warmup_steps": warmup} if name != "constant" else {}
     options = options_of(CATALOG, name, "schedule")(**given)
     factor = thing_of(CATALOG, name, "schedule")(options, max_steps=STEPS)
-    assert [factor(step) for step in range(STEPS)] == pytest.approx(oracle(name, warmup, given), rel=1e-12, abs=1e-15)
+    assert [factor(step) for step in range(STEPS)] == pytest.approx(
+        oracle(name, warmup, given), rel=1e-12, abs=1e-15
+    )
 
 
 def test_several_waves_equal_the_reference() -> None:
     given = {"num_cycles": 2.5}
     factor = thing_of(CATALOG, "cosine", "schedule")(Cosine(warmup_steps=4, **given), max_steps=STEPS)
-    assert [factor(step) for step in range(STEPS)] == pytest.approx(oracle("cosine", 4, given), rel=1e-12, abs=1e-15)
+    assert [factor(step) for step in range(STEPS)] == pytest.approx(
+        oracle("cosine", 4, given), rel=1e-12, abs=1e-15
+    )
 
 
 def test_every_schedule_has_an_oracle() -> None:

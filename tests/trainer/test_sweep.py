@@ -30,7 +30,9 @@ def test_jobs_are_the_product_of_all_values() -> None:
 
 
 def test_a_sweep_without_an_end_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"^a: 'a=interval\(0,1\)' has no end; give the values, as in a=1,2\.$"):
+    with pytest.raises(
+        ConfigError, match=r"^a: 'a=interval\(0,1\)' has no end; give the values, as in a=1,2\.$"
+    ):
         jobs("a=interval(0,1)")
 
 
@@ -60,7 +62,12 @@ def test_the_table_shows_what_distinguishes_the_jobs() -> None:
 def test_two_jobs_of_which_one_explodes_and_ends_alone(
     train: Any, tiny: Sequence[str], tmp_path: Path
 ) -> None:
-    words = ("optimizer=sgd", "optimizer.learning_rate=1e30,1e-3", "training.max_grad_norm=0", "output_dir=sweep")
+    words = (
+        "optimizer=sgd",
+        "optimizer.learning_rate=1e30,1e-3",
+        "training.max_grad_norm=0",
+        "output_dir=sweep",
+    )
     done = train("--multirun", *tiny, *words, "training.max_steps=3", "checkpoint.save_strategy=no")
     assert done.status == 0, done.error
     ledger = [json.loads(text) for text in (tmp_path / "sweep" / "sweep.jsonl").read_text().splitlines()]
@@ -77,13 +84,19 @@ def test_two_jobs_of_which_one_explodes_and_ends_alone(
     assert shown[-2].split() == ["2", "0", "failed", "(3)", "optimizer.learning_rate=1e+30"]
     assert shown[-1] == "sweep folder  sweep"
     again = train("--multirun", *tiny, "output_dir=sweep", "training.seed=1,2")
-    assert (again.status, str(again.error)) == (2, "output_dir: 'sweep' holds a sweep already; choose another.")
+    assert (again.status, str(again.error)) == (
+        2,
+        "output_dir: 'sweep' holds a sweep already; choose another.",
+    )
 
 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["optimizer.learning_rate=1e-3,fast"], "optimizer.learning_rate: a number is wanted, 'fast' was given."),
+        (
+            ["optimizer.learning_rate=1e-3,fast"],
+            "optimizer.learning_rate: a number is wanted, 'fast' was given.",
+        ),
         (["optimizer=sgd,sdg"], "optimizer: there is no 'sdg'; did you mean 'sgd'?"),
         (["trainin.seed=1,2"], "trainin: no such key; did you mean 'training'?"),
         (["training.seed=interval(0,1)"], "training.seed: 'training.seed=interval(0,1)' has no end;"),

@@ -1,0 +1,58 @@
+"""Sampled replies at the end of a run, which leave no trace in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+import torch
+
+from callbacks import SamplesCallback
+from trainer.state import TrainerControl, TrainerState
+
+
+def shown(done: Any) -> list[str]:
+    return [line for line in done.out.splitlines() if line.startswith("> ")]
+
+
+def test_every_prompt_is_answered_at_the_end(train: Any, tiny: Sequence[str]) -> None:
+    words = [word for word in tiny if not word.startswith("callbacks.samples")]
+    prompts = "callbacks.samples={prompts: [Hello, 'How are you?'], max_new_tokens: 5}"
+    done = train(*words, prompts)
+    assert done.status == 0, done.error
+    assert shown(done) == ["> Hello", "> How are you?"]
+    again = train(*words, prompts, "output_dir=again")
+    assert (
+        again.out.partition("\n> ")[2].partition("\n\n")[0]
+        == done.out.partition("\n> ")[2].partition("\n\n")[0]
+    )
+    without = train(*words, "callbacks.samples=null", "output_dir=without")
+    assert shown(without) == []
+    assert (without.folder / "model.safetensors").read_bytes() == (
+        done.folder / "model.safetensors"
+    ).read_bytes()
+
+
+def test_a_text_model_goes_on_with_a_text_and_torchs_generator_stays(train: Any, tiny: Sequence[str]) -> None:
+    done = train(*tiny)
+    tokenizer, model = done.run.callbacks.given["processing_class"], done.run.model
+    callback = SamplesCallback(prompts=("It was",), max_new_tokens=4)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    first = callback.reply("It was", model, tokenizer)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert callback.reply("It was", model, tokenizer) == first
+    likeliest = SamplesCallback(prompts=("It was",), max_new_tokens=4, temperature=0)
+    assert likeliest.reply("It was", model, tokenizer) == likeliest.reply("It was", model, tokenizer)
+    assert model.training, "it is given back as it was"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "main", "step"), [((), True, 5), (("Hello",), False, 5), (("Hello",), True, 4)]
+)
+def test_nobody_is_asked_for_nothing(prompts: tuple[str, ...], main: bool, step: int, capsys: Any) -> None:
+    state = TrainerState(max_steps=5, global_step=step, is_world_process_zero=main)
+    callback = SamplesCallback(prompts=prompts)
+    callback.on_train_end(None, state, TrainerControl(), model=None, processing_class=None)
+    assert capsys.readouterr().out == ""
