@@ -112,9 +112,9 @@ def _refuse_metric(config: RunConfig, objective: Objective) -> None:
     given = config.evaluation.metric_for_best_model
     sets = config.data.validation if len(config.data.validation) > 1 else ()
     known = [*objective.coefficients, *(f"{name}_{term}" for name in sets for term in objective.coefficients)]
-    if given is not None and given.removeprefix("eval_") not in known:
+    if given is not None and (metric := given.removeprefix("eval_")) not in known:
         raise ConfigError(
-            f"evaluation.metric_for_best_model: there is no {given!r}; {nearest(given.removeprefix('eval_'), known)}"
+            f"evaluation.metric_for_best_model: there is no {given!r}; {nearest(metric, known)}"
         )
 
 

@@ -83,7 +83,7 @@ class _Judge:
             yield f"{path}: {value!r} has no effect {reason}; leave it out."
 
     def both(self, first: str, second: str) -> Iterator[str]:
-        """A problem if both were given equally strongly, or the second, which the first makes idle, more so."""
+        """A problem if both were given equally strongly, or more so the second, which the first idles."""
         if self.strength(first) and self.strength(first) == self.strength(second):
             yield f"{first}: given together with {second}, and only one of them can hold; leave one out."
         elif self.strength(first):

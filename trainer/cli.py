@@ -238,6 +238,7 @@ class Command:
         path = folder.path
         again = f"train.py resume={shlex.quote(str(run.checkpointer.last_saved))}"
         run.batches.close()
+        run.metrics_file.close()
         if run.stop_requested:
             run.ranks.close()
             raise StoppedError(

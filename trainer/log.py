@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 COUNTERS = ("tokens_slots", "tokens_non_pad", "tokens_supervised")
 
@@ -85,13 +85,22 @@ class MetricsFile:
 
     def __init__(self, path: Path):
         self.path = path
+        self._stream: IO[str] | None = None
 
     def append(self, line: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        """Write a line through to the file, which stays open until ``close``."""
+        if self._stream is None:
+            self._stream = self.path.open("a", encoding="utf-8", buffering=1)
+        self._stream.write(json.dumps(line) + "\n")
+
+    def close(self) -> None:
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
 
     def cut_after(self, step: int) -> None:
         """Keep the lines up to ``step``, as the run goes on from there; the file is replaced at once."""
+        self.close()
         if not self.path.exists():
             return
         kept = []

@@ -9,8 +9,8 @@ say so; callbacks set them.
 from __future__ import annotations
 
 import math
-
-import torch
+from functools import reduce
+from operator import add
 
 from conf.errors import NonFiniteError
 from trainer.log import StepResult
@@ -58,8 +58,8 @@ def optimizer_step(run: Run) -> StepResult:
         last = index == len(micro_batches) - 1
         with run.ranks.forward(run.model, last=last):
             loss = run.objective(run.model, run.ranks.to_device(batch))
-        shares = [coefficients[term] * value / weights[term] for term, value in loss.terms.items()]
-        run.ranks.backward(torch.stack(shares).sum())
+        shares = (value * (coefficients[term] / weights[term]) for term, value in loss.terms.items())
+        run.ranks.backward(reduce(add, shares))
         if not last:
             run.callbacks("on_substep_end")
         partial.append({term: value.detach() for term, value in loss.terms.items()})

@@ -15,7 +15,7 @@ from trainer.schedules import warmup_steps
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """At which steps something happens: every ``every`` steps after ``start``, the ``last``, and the ``first``."""
+    """At which steps something happens: each ``every`` steps after ``start``, the ``last``, the ``first``."""
 
     every: int | None = None
     start: int = 0

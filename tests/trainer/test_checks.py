@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -422,3 +423,25 @@ def test_nothing_is_left_out_without_another_choice() -> None:
     kept, _ = without_foreign(data, given)
     with pytest.raises(ConfigError, match=r"^optimizer\.name: there is no 'sdg'; did you mean 'sgd'\?"):
         judged(kept, given)
+
+
+# -- what a folder or a preset decides -----------------------------------------------------------------
+
+
+def test_a_tokenizer_beside_the_one_that_the_model_brings(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer.json").write_text("{}")
+    model = {"model.path": str(tmp_path)}
+    recipe = {"processor.tokenizer.train": "bpe", "processor.tokenizer.vocab_size": 99}
+    assert problems(recipe=recipe, line=model) == [], "the recipe's is replaced"
+    reason = "has no effect where model.path brings its own tokenizer; leave it out."
+    assert problems(line=model | recipe) == [
+        f"processor.tokenizer.train: 'bpe' {reason}",
+        f"processor.tokenizer.vocab_size: 99 {reason}",
+    ]
+    (tmp_path / "tokenizer.json").unlink()
+    assert problems(line=model | recipe) == []
+
+
+def test_a_preset_and_what_changes_it_must_fit_together() -> None:
+    (found,) = problems(line={"model.config.num_attention_heads": 7, "model.config.num_key_value_heads": 7})
+    assert found.startswith("model.config.num_attention_heads: 7 does not divide hidden_size, which is 64")

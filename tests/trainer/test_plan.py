@@ -122,6 +122,7 @@ def plan_of(rows: RowSet | None, world_size: int = 1, **sections: Any) -> Any:
         weight_bytes=400,
         activation_bytes=1000,
         processor_bytes=5000,
+        plugins={"mine.py": "0123456789abcdef"},
         state_tensors=2,
         notes=("a note",),
     )
@@ -187,9 +188,11 @@ def test_bytes_and_what_a_person_sees(row_set: Callable[..., RowSet]) -> None:
     assert lines["evaluate"] == "3 times, at step 4, 8, 10"
     assert lines["parameters"] == "100, 60 of them trained"
     assert lines["note"] == "a note"
+    assert lines["plug-in"] == "mine.py (0123456789ab)"
     plain = plan.to_dict()
     assert plain["evaluate"] == [4, 8, 10]
     assert plain["notes"] == ["a note"]
+    assert plain["plugins"] == {"mine.py": "0123456789abcdef"}
     assert yaml.safe_load(yaml.safe_dump(plain)) == plain
     assert json.loads(json.dumps(plain)) == plain
 

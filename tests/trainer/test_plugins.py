@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from conf.errors import ConfigError
 from trainer import plugins
@@ -76,7 +77,10 @@ def test_a_callback_of_ones_own_by_name(train: Any, tiny: Sequence[str], write: 
     said = [line for line in done.out.splitlines() if line.startswith("LOSS")]
     assert said[0].endswith(" !")
     assert said[1].endswith(" ?")
-    assert f"plug-in shout_plugin.py ({sha256(SHOUT.encode()).hexdigest()[:12]})" in done.out
+    digest = sha256(SHOUT.encode()).hexdigest()
+    (noted,) = (line for line in done.out.splitlines() if line.startswith("plug-in "))
+    assert noted.split() == ["plug-in", "shout_plugin.py", f"({digest[:12]})"]
+    assert yaml.safe_load((done.folder / "plan.yaml").read_text())["plugins"] == {"shout_plugin.py": digest}
 
 
 def test_a_resume_without_it_names_what_is_missing(train: Any, tiny: Sequence[str], write: Write) -> None:
@@ -88,8 +92,10 @@ def test_a_resume_without_it_names_what_is_missing(train: Any, tiny: Sequence[st
     del CATALOG["shout"], sys.modules["shout_plugin"]  # as in another process
     done = train("resume=run/checkpoint-2", "training.max_steps=3")
     assert done.status == 2
-    text = "callbacks.shout.name: there is no 'shout'; known are early_stopping, progress, samples."
-    assert str(done.error) == text
+    assert str(done.error).splitlines() == [
+        "callbacks.shout.name: there is no 'shout'; known are early_stopping, progress, samples.",
+        "plugins: the run was trained with shout_plugin.py; give it again by plugins=FILE.",
+    ]
     done = train("resume=run/checkpoint-2", "training.max_steps=3", "plugins=shout_plugin.py")
     assert done.status == 0, done.error
 

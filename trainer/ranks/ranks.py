@@ -82,6 +82,8 @@ class Ranks:
         return prepared
 
     def to_device(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.device.type == "cpu":
+            return batch
         return {name: tensor.to(self.device, non_blocking=True) for name, tensor in batch.items()}
 
     @contextmanager
