@@ -67,14 +67,18 @@ def without_foreign(data: Mapping[str, Any], given: Mapping[str, str]) -> tuple[
     return data, notes
 
 
+def strength(path: str, given: Mapping[str, str]) -> int:
+    """0 for a default, 1 given in the recipe, 2 on the command line; of a section the strongest."""
+    inside = [where for key, where in given.items() if key == path or key.startswith(path + ".")]
+    return max((_STRENGTH[where] for where in inside), default=0)
+
+
 class _Judge:
     def __init__(self, config: RunConfig, given: Mapping[str, str]):
         self.config, self.given = config, given
 
     def strength(self, path: str) -> int:
-        """0 for a default, 1 given in the recipe, 2 on the command line; of a section the strongest."""
-        inside = [where for key, where in self.given.items() if key == path or key.startswith(path + ".")]
-        return max((_STRENGTH[where] for where in inside), default=0)
+        return strength(path, self.given)
 
     def idle(self, path: str, because: str, reason: str) -> Iterator[str]:
         """A problem if ``path`` was given, and at least as strongly as what made it idle."""

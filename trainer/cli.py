@@ -109,8 +109,9 @@ class Command:
         """Train, or with ``check=true`` stop at the plan; returns the metric that a sweep compares."""
         config = self.decode()
         from trainer import run_folder  # only now, as what it imports is slow beside a mistyped key
-        from trainer.prepare import model_config, prepare
+        from trainer.prepare import model_config, prepare, settled
 
+        config = settled(config, self.composed.given)
         main = self.environment.is_main
         folder = run_folder.find(config.output_dir, config.resume, self.composed.recipe) if main else None
         prepared = prepare(config, self.say, plugins=self.plugins)

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +22,9 @@ from conf.errors import CheckpointError, ConfigError, DataError
 from conf.plugins import options_of, thing_of
 from models import CATALOG as FAMILIES
 from models.config import ModelConfig, read_config_file
-from processors import FORMATS, Tokenizer, train_bpe
+from processors import FORMATS, Tokenizer, templates, train_bpe
 from processors.options import TrainOptions
+from trainer.checks import strength
 from trainer.config import ProcessorSection, RunConfig, SourceSection
 from trainer.data.cache import TokenRows, content_key
 from trainer.data.sources import Source, SourceOptions
@@ -55,6 +56,21 @@ def prepare(config: RunConfig, say: Say, *, plugins: tuple[str, ...] = ()) -> Pr
         else:
             _wait(work)
     return work.open()
+
+
+def settled(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
+    """The configuration without a chat template that ``model.path`` makes idle: its own wins.
+
+    Unless ``processor.chat_template`` was given as strongly (the command line over the recipe).
+    """
+    path, template = config.model.path, config.processor.chat_template
+    if path is None or template is None or not (Path(path) / "tokenizer.json").is_file():
+        return config
+    if strength("processor.chat_template", given) >= strength("model.path", given):
+        return config
+    if not Tokenizer.load(path).chat_templates:
+        return config
+    return replace(config, processor=replace(config.processor, chat_template=None))
 
 
 class Preparation:
@@ -100,24 +116,20 @@ class Preparation:
         if given is not None:
             if not (given / "tokenizer.json").is_file():
                 raise CheckpointError(f"{given}: there is no tokenizer.json in this folder.")
-            if template is None or not self._template_wins(given):
+            if template is None:
                 return given
-            return self.cache / content_key(
-                tokenizer=Tokenizer.load(given).fingerprint(), chat_template=template
-            )
+            fingerprint, text = Tokenizer.load(given).fingerprint(), templates.source(template)
+            return self.cache / content_key(tokenizer=fingerprint, chat_template=text)
         options = encode(self.config.processor.tokenizer)
         sources = [Source(_plain(s), ROOTS).fingerprint() for s in self.config.data.train.values()]
-        return self.cache / content_key(train=options, sources=sources, chat_template=template)
+        text = None if template is None else templates.source(template)
+        return self.cache / content_key(train=options, sources=sources, chat_template=text)
 
     def _given_folder(self) -> Path | None:
         model, processor = self.config.model.path, self.config.processor.tokenizer.path
         if model is not None and (Path(model) / "tokenizer.json").is_file():
             return Path(model)
         return None if processor is None else Path(processor)
-
-    def _template_wins(self, folder: Path) -> bool:
-        """A folder's own chat template wins over a recipe's; a recipe's serves where there is none."""
-        return not Tokenizer.load(folder).chat_templates
 
     def _make_tokenizer(self) -> Tokenizer:
         given, processor = self._given_folder(), self.config.processor

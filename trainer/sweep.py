@@ -37,7 +37,7 @@ def sweep(words: Sequence[str], plugins: Sequence[str] = ()) -> list[dict[str, A
     with compose.reworded():
         parsed = OverridesParser.create().parse_overrides(overrides)
     jobs = product(parsed)
-    configs = [_decoded([*flags, *job]) for job in jobs]
+    configs = _decoded_all([[*flags, *job] for job in jobs])
     if configs[0].check:
         raise ConfigError("check: it is for one run; leave it or --multirun out.")
     recipe = next((w.partition("=")[2] for w in jobs[0] if w.lstrip("+").startswith("recipe=")), "run")
@@ -54,6 +54,19 @@ def sweep(words: Sequence[str], plugins: Sequence[str] = ()) -> list[dict[str, A
     ranked = rank(lines)
     print(f"{table(ranked)}\nsweep folder  {parent}", flush=True)
     return ranked
+
+
+def _decoded_all(jobs: list[list[str]]) -> list[RunConfig]:
+    """Every job's configuration; ``ConfigError`` with the problems of all of them, each once."""
+    configs, problems = [], dict[str, None]()
+    for words in jobs:
+        try:
+            configs.append(_decoded(words))
+        except ConfigError as error:
+            problems |= dict.fromkeys(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return configs
 
 
 def _decoded(words: list[str]) -> RunConfig:

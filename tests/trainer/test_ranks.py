@@ -51,7 +51,12 @@ class Slow(TrainerCallback):
 
 
 def start(*words: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    environment = {
+        **os.environ,
+        "ACCELERATE_USE_CPU": "true",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     return subprocess.Popen(
         [*launcher, "-m", "trainer", *words],
@@ -105,7 +110,7 @@ def test_one_process_goes_on_with_what_two_began(
 ) -> None:
     run = tmp_path / "run"
     subprocess.run(["cp", "-r", str(unbroken), str(run)], check=True)
-    with pytest.raises(ConfigError, match="a step had 4 rows .* and has 2 now"):
+    with pytest.raises(ConfigError, match=r"a step had 4 rows .* and has 2 now"):
         run_command([f"resume={run / 'checkpoint-4'}"])
     run_command([f"resume={run / 'checkpoint-4'}", "training.gradient_accumulation_steps=2"])
     assert "saved by 2 ranks and resumed by 1" in capsys.readouterr().out

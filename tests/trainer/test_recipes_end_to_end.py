@@ -42,7 +42,9 @@ def test_a_run_folder_and_each_checkpoint_load_elsewhere(finished: Path) -> None
         model, report = transformers.AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
         assert not any(report.values())
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
-        ids = tokenizer.apply_chat_template([{"role": "user", "content": "Hello"}], add_generation_prompt=True)
+        ids = tokenizer.apply_chat_template(
+            [{"role": "user", "content": "Hello"}], add_generation_prompt=True
+        )
         ids = torch.tensor([ids["input_ids"] if isinstance(ids, dict | transformers.BatchEncoding) else ids])
         end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         assert model.generation_config.eos_token_id in (end, [end])
@@ -61,8 +63,23 @@ def test_a_folder_of_another_library_is_a_start(finished: Path, tmp_path: Path) 
     assert losses(tmp_path / "ours")[0] < losses(finished)[0]
 
 
+def test_a_typed_chat_template_wins_over_the_folders_own(finished: Path, tmp_path: Path) -> None:
+    own, file = (finished / "chat_template.jinja").read_text(), tmp_path / "mine.jinja"
+    words = [*TINY, f"model.path={finished}"]
+    for text in (
+        own.replace("<|im_start|>", "<|im_start|>the "),
+        own.replace("<|im_start|>", "<|im_start|>a "),
+    ):
+        file.write_text(text)  # the second under the same name: nothing cached of the first is taken for it
+        run = tmp_path / str(len(text))
+        run_command([*words, f"processor.chat_template={file}", f"output_dir={run}"])
+        assert (run / "chat_template.jinja").read_text() == text
+    run_command([*words, f"output_dir={tmp_path / 'own'}"])
+    assert (tmp_path / "own" / "chat_template.jinja").read_text() == own
+
+
 def test_a_folder_without_a_model_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="config.json"):
+    with pytest.raises(CheckpointError, match=r"config\.json"):
         run_command([*TINY, f"model.path={tmp_path}", f"output_dir={tmp_path / 'run'}"])
     assert not (tmp_path / "run").exists()
 
@@ -94,6 +111,9 @@ def test_mixture_trains_on_every_source(tmp_path: Path, capsys: pytest.CaptureFi
     run_command([*RANDOM, extra, "data.max_length=64", f"output_dir={tmp_path / 'run'}", "check=true"])
     plan = capsys.readouterr().out
     run_command([*RANDOM, "data.max_length=64", f"output_dir={tmp_path / 'run'}", "check=true"])
-    documents = [int(text.split("documents")[0].split()[-1].replace(",", "")) for text in (plan, capsys.readouterr().out)]
+    documents = [
+        int(text.split("documents")[0].split()[-1].replace(",", ""))
+        for text in (plan, capsys.readouterr().out)
+    ]
     assert documents[0] - documents[1] > 100
     assert not (tmp_path / "run").exists(), "a check writes nothing"

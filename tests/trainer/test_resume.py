@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,13 @@ def wait_for(process: subprocess.Popen[str], text: str) -> None:
     raise AssertionError(process.stderr.read()[-3000:])
 
 
+def wait_until(condition: Callable[[], bool]) -> None:
+    goal = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < goal
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize(
     ("number", "status", "workers"),
     [(signal.SIGTERM, 143, 0), (signal.SIGINT, 130, 2)],
@@ -162,13 +170,23 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
 def kill_again_and_again(folder: Path, times: int) -> None:
     """SIGKILL at random moments of a run that saves every step; every start must succeed."""
     moments = random.Random(times)
-    words = (*TINY, "training.max_steps=100000", "schedule=constant", "checkpoint.save_steps=1",
-             "evaluation.eval_steps=100000", "checkpoint.save_total_limit=3", "logging.logging_steps=1")  # fmt: skip
+    words = (
+        *TINY,
+        "training.max_steps=100000",
+        "schedule=constant",
+        "checkpoint.save_steps=1",
+        "checkpoint.save_total_limit=3",
+        "evaluation.eval_steps=100000",
+        "logging.logging_steps=1",
+    )
     run = folder / "run"
     reached = 0
     for _ in range(times):
         process = start(run, *words, "resume=auto")
-        wait_for(process, "going on from" if reached else "steps")
+        if reached:
+            wait_for(process, "going on from")
+        else:
+            wait_until(lambda: bool(checkpoints(run)))
         goal = time.monotonic() + moments.uniform(0.05, 0.8)
         while time.monotonic() < goal and process.poll() is None:
             time.sleep(0.005)
@@ -179,7 +197,7 @@ def kill_again_and_again(folder: Path, times: int) -> None:
         step = 0 if newest is None else newest.step
         assert step >= reached, "no step that was saved is lost"
         reached = step
-    assert reached > times / 4
+    assert reached >= times / 4
     # What is left is a run that never stopped.
     found = newest_valid(run, print)
     assert found is not None

@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Generator, Iterable
+from itertools import chain, islice, repeat
 from typing import Any, Protocol
 
 from conf.errors import StockpotError
+
+MADE_IN_A_ROW = 8
 
 MicroBatch = dict[str, Any]
 
@@ -25,8 +28,25 @@ def load(
     if num_workers:
         yield from _loaded_ahead(maker, wanted, num_workers, prefetch_factor)
     else:
-        for what in wanted:
-            yield maker[what]
+        yield from _made_here(maker, wanted)
+
+
+def _made_here(maker: Maker, wanted: Iterable[Any]) -> Generator[Any, None, None]:
+    """The first alone, so that training starts; then several in a row.
+
+    A training step empties the processor's caches of the code that makes a batch, and to fetch it again takes
+    longer than to make one.
+    """
+    remaining = iter(wanted)
+    for count in chain([1], repeat(MADE_IN_A_ROW)):
+        made = []
+        try:
+            for what in islice(remaining, count):
+                made.append(maker[what])
+        finally:
+            yield from made  # an error comes after what was made before it
+        if len(made) < count:
+            return
 
 
 def _loaded_ahead(

@@ -37,6 +37,8 @@ def sgd(options: SGD, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
 def parameter_groups(model: nn.Module, names: Mapping[str, str], weight_decay: float) -> list[dict[str, Any]]:
     """Two groups of the trainable parameters: those that decay, and norms and biases, which do not.
 
+    Without decay all are one group, as each costs a call a step.
+
     ``names`` maps the model's parameter names to the checkpoint's, under which the groups list them
     (``param_names``). A parameter that is used under several names is taken once.
     """
@@ -44,7 +46,8 @@ def parameter_groups(model: nn.Module, names: Mapping[str, str], weight_decay: f
     others: list[tuple[str, Tensor]] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            (decays if parameter.ndim >= 2 else others).append((names[name], parameter))
+            decayed = parameter.ndim >= 2 and weight_decay != 0
+            (decays if decayed else others).append((names[name], parameter))
     return [
         {"params": [p for _, p in members], "param_names": [n for n, _ in members], "weight_decay": decay}
         for members, decay in ((decays, weight_decay), (others, 0.0))
