@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from conf.plugins import lazy
 
 CATALOG = {
     "early_stopping": "callbacks.early_stopping:EarlyStoppingCallback",
@@ -17,10 +16,5 @@ _PUBLIC = {
     "ProgressCallback": "callbacks.progress",
     "SamplesCallback": "callbacks.samples",
 }
-__all__ = ["CATALOG", *sorted(_PUBLIC)]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'callbacks' has no attribute {name!r}")
+__getattr__ = lazy(__name__, _PUBLIC)
+__all__ = ["CATALOG", *_PUBLIC]

@@ -7,8 +7,7 @@ at random says so with an attribute ``random = True`` and pops from each documen
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from conf.plugins import lazy
 
 CATALOG = {
     "flattening": ("collators.options:Flattening", "collators.flattening:DataCollatorWithFlattening"),
@@ -24,10 +23,5 @@ _PUBLIC = {
     "Flattening": "collators.options",
     "LanguageModeling": "collators.options",
 }
-__all__ = ["CATALOG", *sorted(_PUBLIC)]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'collators' has no attribute {name!r}")
+__getattr__ = lazy(__name__, _PUBLIC)
+__all__ = ["CATALOG", *_PUBLIC]

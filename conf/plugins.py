@@ -13,7 +13,7 @@ Options live in modules without torch, so that a configuration can be judged bef
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
@@ -28,6 +28,17 @@ def resolve(address: str) -> Any:
     """Import ``"package.module:attribute"`` and return the attribute."""
     module, _, attribute = address.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def lazy(package: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """A package's ``__getattr__`` for ``names`` (name -> module), each imported when it is first used."""
+
+    def load(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(import_module(names[name]), name)
+
+    return load
 
 
 def options_of(catalog: Catalog, name: str, path: str) -> Any:

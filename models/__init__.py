@@ -5,9 +5,7 @@ Importing this package loads no torch; names load on first use.
 
 from __future__ import annotations
 
-from typing import Any
-
-from conf.plugins import resolve
+from conf.plugins import lazy
 
 # Families, by the ``model_type`` of their configurations: the configuration and the backbone.
 CATALOG = {
@@ -20,28 +18,19 @@ HEADS = {
     "sequence_classification": "models.heads.sequence_classification:SequenceClassificationHead",
 }
 
-_NAMES = {
-    "AutoConfig": "models.config:AutoConfig",
-    "AutoModel": "models.auto:AutoModel",
-    "AutoModelForCausalLM": "models.auto:AutoModelForCausalLM",
-    "AutoModelForSequenceClassification": "models.auto:AutoModelForSequenceClassification",
-    "DynamicCache": "models.layers.cache:DynamicCache",
-    "LlamaConfig": "models.llama.config:LlamaConfig",
-    "LlamaForCausalLM": "models.llama.tasks:LlamaForCausalLM",
-    "LlamaForSequenceClassification": "models.llama.tasks:LlamaForSequenceClassification",
-    "LlamaModel": "models.llama.model:LlamaModel",
-    "ModelConfig": "models.config:ModelConfig",
-    "ModelOutput": "models.outputs:ModelOutput",
-    "TaskModel": "models.task_model:TaskModel",
-    "build_model": "models.auto:build_model",
+_PUBLIC = {
+    "AutoConfig": "models.config",
+    "AutoModel": "models.auto",
+    "AutoModelForCausalLM": "models.auto",
+    "AutoModelForSequenceClassification": "models.auto",
+    "DynamicCache": "models.layers.cache",
+    "LlamaConfig": "models.llama.config",
+    "LlamaForCausalLM": "models.llama.tasks",
+    "LlamaForSequenceClassification": "models.llama.tasks",
+    "LlamaModel": "models.llama.model",
+    "ModelConfig": "models.config",
+    "ModelOutput": "models.outputs",
+    "TaskModel": "models.task_model",
+    "build_model": "models.auto",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return resolve(_NAMES[name])
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_NAMES])
+__getattr__ = lazy(__name__, _PUBLIC)

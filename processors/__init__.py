@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import Any
+from conf.plugins import lazy
 
 # What a data source's ``format:`` may name: its options, and what is called with them as
 # ``thing(options, tokenizer=..., max_length=...)``, which has ``encode``, ``encode_batch`` and ``report``.
@@ -31,10 +30,5 @@ _PUBLIC = {
     "show": "processors.review",
     "stop_ids": "processors.rendering",
 }
-__all__ = ["FORMATS", *sorted(_PUBLIC)]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module 'processors' has no attribute {name!r}")
+__getattr__ = lazy(__name__, _PUBLIC)
+__all__ = ["FORMATS", *_PUBLIC]

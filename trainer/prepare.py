@@ -118,12 +118,13 @@ class Preparation:
                 raise CheckpointError(f"{given}: there is no tokenizer.json in this folder.")
             if template is None:
                 return given
-            fingerprint, text = Tokenizer.load(given).fingerprint(), templates.source(template)
-            return self.cache / content_key(tokenizer=fingerprint, chat_template=text)
-        options = encode(self.config.processor.tokenizer)
-        sources = [Source(_plain(s), ROOTS).fingerprint() for s in self.config.data.train.values()]
-        text = None if template is None else templates.source(template)
-        return self.cache / content_key(train=options, sources=sources, chat_template=text)
+            made_of: Any = Tokenizer.load(given).fingerprint()
+        else:
+            sections = self.config.data.train.values()
+            sources = [[Source(_plain(s), ROOTS).fingerprint(), encode(s.format)] for s in sections]
+            made_of = [encode(self.config.processor.tokenizer), sources]
+        text = None if template is None else templates.source(template)  # a file's content may change
+        return self.cache / content_key(tokenizer=made_of, chat_template=text)
 
     def _given_folder(self) -> Path | None:
         model, processor = self.config.model.path, self.config.processor.tokenizer.path

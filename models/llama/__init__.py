@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from conf.plugins import lazy
 
-from conf.plugins import resolve
-
-_NAMES = {
-    "LlamaConfig": "models.llama.config:LlamaConfig",
-    "LlamaModel": "models.llama.model:LlamaModel",
-    "LlamaForCausalLM": "models.llama.tasks:LlamaForCausalLM",
-    "LlamaForSequenceClassification": "models.llama.tasks:LlamaForSequenceClassification",
+_PUBLIC = {
+    "LlamaConfig": "models.llama.config",
+    "LlamaModel": "models.llama.model",
+    "LlamaForCausalLM": "models.llama.tasks",
+    "LlamaForSequenceClassification": "models.llama.tasks",
 }
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _NAMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return resolve(_NAMES[name])
+__getattr__ = lazy(__name__, _PUBLIC)

@@ -120,7 +120,7 @@ def test_every_model_family_is_listed() -> None:
 @pytest.mark.parametrize("package", ["callbacks", "collators", "models", "processors"])
 def test_documented_names_resolve(package: str) -> None:
     module = import_module(package)
-    names = getattr(module, "_PUBLIC", None) or module._NAMES
+    names = module._PUBLIC
     assert names
     for name in names:
         assert getattr(module, name) is not None

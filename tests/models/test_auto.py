@@ -91,7 +91,7 @@ def test_documented_names_are_compositions() -> None:
     assert (
         models.llama.LlamaForSequenceClassification.from_config(config).head.name == "sequence_classification"
     )
-    assert all(getattr(models, name) is not None for name in models._NAMES)
+    assert all(getattr(models, name) is not None for name in models._PUBLIC)
     assert raises(lambda: models.LlamaForCausalLN) == "module 'models' has no attribute 'LlamaForCausalLN'"
     assert (
         raises(lambda: build_model(config, "causal"))

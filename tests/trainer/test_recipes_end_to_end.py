@@ -52,7 +52,7 @@ def test_a_run_folder_and_each_checkpoint_load_elsewhere(finished: Path) -> None
 
 
 def test_a_folder_of_another_library_is_a_start(finished: Path, tmp_path: Path) -> None:
-    """Weights, configuration, tokenizer and chat template are the folder's; a first step at rate 0 shows it."""
+    """Weights, configuration, tokenizer and template are the folder's; a first step at rate 0 shows it."""
     start = tmp_path / "start"
     transformers.AutoModelForCausalLM.from_pretrained(finished).save_pretrained(start, max_shard_size="100KB")
     transformers.AutoTokenizer.from_pretrained(finished).save_pretrained(start)
