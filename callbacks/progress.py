@@ -30,11 +30,11 @@ class ProgressCallback(TrainerCallback):
         self._start = (time.perf_counter(), state.global_step, state.num_input_tokens_seen)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        now = time.perf_counter()
-        if self._terminal and not args.disable_tqdm and now - self._drawn > _SECONDS_BETWEEN:
+        if not self._terminal or args.disable_tqdm or not state.is_world_process_zero:
+            return
+        if (now := time.perf_counter()) - self._drawn > _SECONDS_BETWEEN:
             self._drawn = now
-            if state.is_world_process_zero:
-                self._draw(state)
+            self._draw(state)
 
     def on_log(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         logs = kwargs["logs"]

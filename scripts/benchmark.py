@@ -22,7 +22,7 @@ from scripts.benchmarks.table import Result, Skipped, render  # noqa: E402
 
 Measure = Callable[[int], Sequence[Result | Skipped]]
 ROWS: dict[str, tuple[Measure, int]] = {  # name -> how it is measured, and in how many rounds
-    "overhead": (overhead.measure, 20),
+    "overhead": (overhead.measure, 60),
     "start": (start.measure_start, 9),
     "memory": (start.measure_memory, 9),
     "head": (head.measure, 5),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -61,7 +61,6 @@ class Run:
     evaluate_on_start: bool = False
     metric_for_best_model: str = "eval_loss"
     greater_is_better: bool = False
-    say: Callable[[str], None] = print
     window: LogWindow = field(default_factory=LogWindow)
     counters: dict[str, int] = field(default_factory=dict)
     stop_requested: bool = False
@@ -78,11 +77,14 @@ class Run:
         weights: dict[str, float] = dict.fromkeys(self.objective.coefficients, 0.0)
         slots = non_pad = 0
         for batch in micro_batches:
-            for term, count in self.objective.weights(batch).items():
+            counts = self.objective.weights(batch)
+            if not any(counts.values()):
+                continue  # a rank without rows keeps the others company; its tokens are no part of the step
+            for term, count in counts.items():
                 weights[term] += count
-            slots += batch["input_ids"].numel()
-            mask = batch.get("attention_mask")
-            non_pad += batch["input_ids"].numel() if mask is None else int(mask.sum())
+            mask, size = batch.get("attention_mask"), batch["input_ids"].numel()
+            slots += size
+            non_pad += size if mask is None else int(mask.sum())
         totals = self.ranks.all_reduce([*weights.values(), slots, non_pad])
         weights = dict(zip(weights, totals, strict=False))
         self.counters = {
@@ -102,9 +104,8 @@ class Run:
     def reduce(self, partial: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
         """The summed terms over micro-batches and ranks, and whether any rank was asked to stop."""
         terms = list(self.objective.coefficients)
-        values = torch.stack(
-            [part[term] for term in terms for part in partial]
-        ).tolist()  # one look at the device
+        tensors = [part[term] for term in terms for part in partial]
+        values = torch.stack(tensors).tolist() if len(tensors) > 1 else [tensors[0].item()]
         count = len(partial)
         local = [sum(values[i * count : (i + 1) * count]) for i in range(len(terms))]
         *sums, stop = self.ranks.all_reduce([*local, float(self.interrupt.signal_number > 0)])

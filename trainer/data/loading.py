@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from conf.errors import StockpotError
 
-MADE_IN_A_ROW = 8
+MADE_IN_A_ROW = 16
 
 MicroBatch = dict[str, Any]
 
