@@ -30,20 +30,8 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Hydra's flags that make sense here. Its parser would also take beginnings of words, another primary
 # configuration and a pickled one.
 FLAGS_WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-dir", "-cd")
-FLAGS = (
-    *(
-        "--help",
-        "-h",
-        "--hydra-help",
-        "--version",
-        "--resolve",
-        "--multirun",
-        "-m",
-        "--shell-completion",
-        "-sc",
-    ),
-    *FLAGS_WITH_VALUE,
-)
+FLAGS_ALONE = ("--help", "-h", "--hydra-help", "--version", "--resolve", "--multirun", "-m")
+FLAGS = (*FLAGS_ALONE, *FLAGS_WITH_VALUE, "--shell-completion", "-sc")
 
 
 @dataclass(frozen=True, kw_only=True)

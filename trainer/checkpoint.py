@@ -174,6 +174,8 @@ class Checkpointer:
         run.batches.load_state_dict(saved["batches"])
         run.window.load_state_dict(saved["window"])
         run.callbacks.load_state_dict(restored.stateful_callbacks)
+        evaluations = (line for line in reversed(run.state.log_history) if run.metric_for_best_model in line)
+        run.last_metrics = {k: v for k, v in next(evaluations, {}).items() if k.startswith("eval_")}
         self.last_step = run.state.global_step
         return self._restore_generators(run, path, saved)
 

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -74,6 +75,15 @@ def test_resuming_a_checkpoint(unbroken: Path, tmp_path: Path, step: int, worker
     run_command([f"resume={run / f'checkpoint-{step}'}"])
     same(run, unbroken)
     assert (run / "set-aside-checkpoint-12-1").is_dir()
+
+
+def test_resuming_a_finished_run_says_its_results_again(unbroken: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(unbroken, run)
+    run_command([f"resume={run / 'checkpoint-12'}"])
+    same(run, unbroken)
+    first, again = (json.loads((each / "all_results.json").read_text()) for each in (unbroken, run))
+    assert first | {"train_runtime": 0} == again | {"train_runtime": 0}
 
 
 class Slow:
