@@ -103,6 +103,7 @@ class Command:
     def __init__(self, composed: compose.Composed, plugins: tuple[str, ...], loaded: Mapping[str, str]):
         self.composed, self.plugins, self.loaded = composed, plugins, loaded
         self.environment = launch_environment()
+        self.found: RunFolder | None = None
         self.say: Callable[[str], None] = _say if self.environment.is_main else _nothing
 
     def carry_out(self) -> float | None:
@@ -112,8 +113,9 @@ class Command:
         from trainer.prepare import model_config, prepare, settled
 
         config = settled(config, self.composed.given)
-        main = self.environment.is_main
-        folder = run_folder.find(config.output_dir, config.resume, self.composed.recipe) if main else None
+        folder = self.found
+        if folder is None and self.environment.is_main:
+            folder = run_folder.find(config.output_dir, config.resume, self.composed.recipe)
         prepared = prepare(config, self.say, plugins=self.plugins)
         if config.show:
             self.show(config, prepared)
@@ -136,13 +138,15 @@ class Command:
         given = self.composed.given
         missing: list[str] = []
         if data.get("resume") and self.composed.recipe is None:
-            saved, plugins = _saved(data.get("output_dir"), data["resume"])
+            from trainer import run_folder
+
+            self.found = _resumable(data.get("output_dir"), data["resume"])
             missing = [
                 f"plugins: the run was trained with {name}; give it again by plugins=FILE."
-                for name in plugins
+                for name in run_folder.saved_plugins(self.found)
                 if name not in self.loaded
             ]
-            data = overlay(saved, data, given)
+            data = overlay(run_folder.saved_config(self.found), data, given)
         data, self.notes = without_foreign(data, given)
         try:
             return judged(data, given)
@@ -297,8 +301,8 @@ def overlay(saved: dict[str, Any], composed: Mapping[str, Any], given: Mapping[s
     return result
 
 
-def _saved(output_dir: str | None, resume: str) -> tuple[dict[str, Any], Mapping[str, str]]:
-    """The configuration saved in a checkpoint, and the plug-ins of its run."""
+def _resumable(output_dir: str | None, resume: str) -> RunFolder:
+    """The run and the checkpoint to go on from, where they must say the configuration as well."""
     from trainer import run_folder
 
     folder = run_folder.find(output_dir, resume, None)
@@ -306,7 +310,7 @@ def _saved(output_dir: str | None, resume: str) -> tuple[dict[str, Any], Mapping
         raise ConfigError(
             f"resume: {folder.path} has no checkpoint to take a configuration from; name a recipe."
         )
-    return run_folder.saved_config(folder), run_folder.saved_plugins(folder)
+    return folder
 
 
 def _refuse_empty(places: Sequence[str]) -> None:

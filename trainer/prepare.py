@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -81,27 +82,26 @@ class Preparation:
         self.cache = cache_dir(config)
 
     def is_done(self) -> bool:
-        if not (self.processor_folder() / "tokenizer.json").exists():
+        if not (self.processor_folder / "tokenizer.json").exists():
             return False
-        return all(work.cached() is not None for work in self._works().values())
+        return all(work.cached() is not None for work in self._works.values())
 
     def make(self) -> None:
         """Train or adapt the tokenizer, then tokenize every source."""
-        folder = self.processor_folder()
-        if not (folder / "tokenizer.json").exists():
-            _save_once(self._make_tokenizer(), folder)
-        for work in self._works().values():
+        if not (self.processor_folder / "tokenizer.json").exists():
+            _save_once(self._make_tokenizer(), self.processor_folder)
+        for work in self._works.values():
             tokenize_source(work)
 
     def open(self) -> Prepared:
-        tokenizer = Tokenizer.load(self.processor_folder())
+        """Map what is done; ``DataError`` where too many answers were cut."""
         rows: dict[tuple[str, str], TokenRows] = {}
-        for place, work in self._works().items():
+        for place, work in self._works.items():
             found = work.cached()
             assert found is not None, f"{place} was just tokenized"
             rows[place] = found
         return Prepared(
-            tokenizer=tokenizer,
+            tokenizer=self._tokenizer,
             train={name: r for (split, name), r in rows.items() if split == "train"},
             validation={name: r for (split, name), r in rows.items() if split == "validation"},
             notes=tuple(self._judge(rows)),
@@ -109,6 +109,7 @@ class Preparation:
 
     # -- the processor -------------------------------------------------------------------------------
 
+    @cached_property
     def processor_folder(self) -> Path:
         """The model's folder or the given one; a cached one if it is trained or its template changes."""
         given = self._given_folder()
@@ -125,6 +126,10 @@ class Preparation:
             made_of = [encode(self.config.processor.tokenizer), sources]
         text = None if template is None else templates.source(template)  # a file's content may change
         return self.cache / content_key(tokenizer=made_of, chat_template=text)
+
+    @cached_property
+    def _tokenizer(self) -> Tokenizer:
+        return Tokenizer.load(self.processor_folder)
 
     def _given_folder(self) -> Path | None:
         model, processor = self.config.model.path, self.config.processor.tokenizer.path
@@ -148,16 +153,16 @@ class Preparation:
 
     # -- the sources ---------------------------------------------------------------------------------
 
+    @cached_property
     def _works(self) -> dict[tuple[str, str], TokenizedSource]:
         """What is tokenized before the training; a streamed source is tokenized during it."""
-        folder = self.processor_folder()
-        fingerprint = Tokenizer.load(folder).fingerprint()
+        fingerprint = self._tokenizer.fingerprint()
         data = self.config.data
         splits = (("train", {} if data.streaming else data.train), ("validation", data.validation))
         return {
             (split, name): TokenizedSource(
                 source=_plain(section),
-                tokenizer=str(folder),
+                tokenizer=str(self.processor_folder),
                 tokenizer_fingerprint=fingerprint,
                 cache_dir=str(self.cache),
                 max_length=data.max_length,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from glob import escape, glob, has_magic
 from hashlib import file_digest, sha256
 from math import inf
@@ -174,6 +175,13 @@ def read_rows(options: SourceOptions, roots: Iterable[str | Path] = ()) -> Itera
 
 
 def _digest(file: Path) -> str:
+    status = file.stat()
+    return _digest_as_of(file, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _digest_as_of(file: Path, size: int, modified: int) -> str:
+    """sha256 of a file, read once in a process while its size and time stay the same."""
     with file.open("rb") as opened:
         return file_digest(opened, sha256).hexdigest()
 
