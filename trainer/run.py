@@ -94,10 +94,8 @@ class Run:
         }
         self.state.num_input_tokens_seen += int(totals[-1])
         if not any(weights.values()):
-            rows = ", ".join(
-                sorted({place for places in self.ranks.gather(self.batches.places()) for place in places})
-            )
-            raise DataError(f"step {self.state.global_step + 1}: no token of its rows is supervised: {rows}.")
+            step, rows = self.state.global_step + 1, self._rows_of_step()
+            raise DataError(f"step {step}: no token of its rows is supervised: {rows}.")
         # A term that nothing in this step counts for adds nothing; its sum is 0.
         return {term: weight or 1.0 for term, weight in weights.items()}
 
@@ -127,14 +125,17 @@ class Run:
             for term in part
             if not torch.isfinite(part[term])
         }
-        rows = sorted({place for places in self.ranks.gather(self.batches.places()) for place in places})
         what = ", ".join(sorted(set().union(*self.ranks.gather(bad)))) or f"gradient norm {grad_norm}"
         last = self.checkpointer.last_saved
         return (
             f"step {self.state.global_step + 1}: {what} is not finite; no update was applied. "
-            f"Rows of this step: {', '.join(rows)}. "
+            f"Rows of this step: {self._rows_of_step()}. "
             f"Last good checkpoint: {last if last else 'none was written yet'}."
         )
+
+    def _rows_of_step(self) -> str:
+        """Where the rows of the step under way came from, over all ranks."""
+        return ", ".join(sorted(set().union(*self.ranks.gather(self.batches.places()))))
 
     # -- verbs ---------------------------------------------------------------------------------------
 

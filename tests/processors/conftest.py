@@ -93,7 +93,8 @@ def tokenizer_for(rows):
 @pytest.fixture(scope="session")
 def oracle_for(tokenizer_for, tmp_path_factory):
     """``oracle_for(name)``: the same tokenizer as the reference library loads it from our folder."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
+
     made = {}
 
     def get(name: str | None):
@@ -119,7 +120,7 @@ def make_text():
 @pytest.fixture
 def build(tokenizer_for, tmp_path):
     """``build(template, bos=, eos=, extra=, ...)``: ours and the oracle's tokenizer with these parts."""
-    transformers = pytest.importorskip("transformers")
+    import transformers
 
     def make(template: str | dict[str, str], *, bos=None, eos="<eos>", extra=(), add_bos=False, rstrip=()):
         backend = tokenizers.Tokenizer.from_str(tokenizer_for(None).backend.to_str())

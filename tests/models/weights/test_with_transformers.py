@@ -6,11 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 
 import models
 from models.weights import LoadReport, WeightFiles, checkpoint_names, load_weights, save_weights
-
-transformers = pytest.importorskip("transformers")
 
 SHAPE = {
     "vocab_size": 48,
