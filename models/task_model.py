@@ -7,12 +7,13 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from models.config import CONFIG_FILE, ModelConfig
+from models.options import CheckpointingOptions, read_options
 from models.weights.keymap import KeyMap
 from models.weights.save import MAX_SHARD_SIZE, save_weights
 
@@ -25,6 +26,8 @@ class TaskModel(nn.Module):
     Without a head the backbone's outputs are returned. ``keymap`` gives its parameters their checkpoint
     names. The weights are undefined until ``init_weights`` or ``models.weights.load_weights`` has run.
     """
+
+    main_input_name: ClassVar[str] = "input_ids"  # what a batch's size is counted in
 
     def __init__(self, backbone: nn.Module, head: nn.Module | None, config: ModelConfig):
         super().__init__()
@@ -41,7 +44,8 @@ class TaskModel(nn.Module):
         """Run the backbone on ``inputs`` (and what is given by name), then the head.
 
         With ``compute`` the result is ``compute(head, hidden)`` for hidden states (B, T, D), called in here
-        so that sharded parameters are whole when it uses the head; ``labels`` are then the caller's affair.
+        so that sharded parameters are whole when it uses the head; ``labels`` are then the caller's affair,
+        and keys and values are kept only if ``use_cache`` is among the inputs.
         Without it: the head's outputs, with a loss when ``labels`` are among the inputs, as the reference's
         models return them. ``model(input_ids)``, ``model(batch)`` and ``model(input_ids=..., labels=...)``
         all do.
@@ -87,17 +91,41 @@ class TaskModel(nn.Module):
         if self.head is not None:
             self.head.init_weights(std, generator)
 
-    def gradient_checkpointing_enable(self) -> None:
-        """Keep only each layer's input for the backward pass and compute the rest again."""
-        self.backbone.set_gradient_checkpointing(True)
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep only each layer's input for the backward pass and compute the rest again.
+
+        The options are the fields of ``CheckpointingOptions``; ``ConfigError`` for others.
+        """
+        path = "training.gradient_checkpointing_kwargs"
+        options = read_options(CheckpointingOptions, gradient_checkpointing_kwargs, path)
+        self.backbone.set_gradient_checkpointing(options)
 
     def gradient_checkpointing_disable(self) -> None:
         """Keep all activations again."""
-        self.backbone.set_gradient_checkpointing(False)
+        self.backbone.set_gradient_checkpointing(None)
 
-    def num_parameters(self) -> int:
-        """How many numbers are learned, shared ones once."""
-        return sum(parameter.numel() for parameter in self.parameters())
+    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
+        """How many numbers the model holds, shared ones once.
+
+        ``only_trainable`` leaves out frozen ones, ``exclude_embeddings`` those of embedding tables, and with
+        them those of a head that shares one.
+        """
+        tables = {id(m.weight) for m in self.modules() if exclude_embeddings and isinstance(m, nn.Embedding)}
+        return sum(
+            parameter.numel()
+            for parameter in self.parameters()
+            if id(parameter) not in tables and (parameter.requires_grad or not only_trainable)
+        )
+
+    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
+        """About how many operations forward and backward pass take: 6 x tokens x parameters but embeddings.
+
+        Source: Kaplan et al., 2020, section 2.1. 0 for inputs without ``input_ids``.
+        """
+        tokens = inputs.get(self.main_input_name)
+        return 0 if tokens is None else 6 * tokens.numel() * self.num_parameters(exclude_embeddings=True)
 
     def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
         """Write ``config.json`` and ``model.safetensors``, in shards beyond ``max_shard_size``.

@@ -47,9 +47,12 @@ class CausalLMHead(nn.Module):
         keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         return F.linear(hidden[:, keep], self.weight)
 
-    def nll(self, hidden: Tensor, labels: Tensor) -> Tensor:
-        """Summed negative log-likelihood, an fp32 scalar; labels (B, T) stand where they are predicted."""
-        return linear_nll(hidden, self.weight, labels)
+    def nll(self, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
+        """Summed negative log-likelihood, an fp32 scalar; labels (B, T) stand where they are predicted.
+
+        ``smoothing`` of each target's probability is spread over the whole vocabulary.
+        """
+        return linear_nll(hidden, self.weight, labels, smoothing=smoothing)
 
     def log_probs(self, hidden: Tensor, labels: Tensor) -> Tensor:
         """Each label's log-probability (B, T) in fp32; labels stand where they are predicted, 0 at -100."""

@@ -20,14 +20,24 @@ CHUNK_BYTES = 64 * 2**20  # of one chunk's logits; fewer cost more passes over t
 CHUNK_TOKENS = 1024  # beyond these, larger chunks only fall out of the processor's caches
 
 
-def linear_nll(hidden: Tensor, weight: Tensor, labels: Tensor, chunk_bytes: int = CHUNK_BYTES) -> Tensor:
+def linear_nll(
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    chunk_bytes: int = CHUNK_BYTES,
+    *,
+    smoothing: float = 0.0,
+) -> Tensor:
     """Sum over tokens of -log softmax(hidden @ weight.T)[label], as a scalar in fp32 or wider.
 
     hidden (..., D), weight (V, D), labels (...) already aligned with hidden; -100 is ignored, and without any
     other label the sum is exactly 0 with zero gradients. The gradients are computed along with the value,
     summed in fp32; therefore it can be back-propagated only once.
+
+    With ``smoothing`` e each token gives (1 - e) times that plus e times the mean of -log softmax over the
+    vocabulary (label smoothing: Szegedy et al., 2015).
     """
-    return _NLL.apply(hidden, weight, labels, _plan(hidden, weight, chunk_bytes))
+    return _NLL.apply(hidden, weight, labels, _plan(hidden, weight, chunk_bytes, smoothing))
 
 
 def linear_log_probs(
@@ -42,15 +52,16 @@ def linear_log_probs(
 
 @dataclass(frozen=True, kw_only=True)
 class _Plan:
-    """Which gradients will be asked for, the type to multiply in, and the bytes of a chunk's logits."""
+    """Which gradients will be asked for, the type to multiply in, a chunk's bytes, and label smoothing."""
 
     for_hidden: bool
     for_weight: bool
     compute: torch.dtype
     chunk_bytes: int
+    smoothing: float
 
 
-def _plan(hidden: Tensor, weight: Tensor, chunk_bytes: int) -> _Plan:
+def _plan(hidden: Tensor, weight: Tensor, chunk_bytes: int, smoothing: float = 0.0) -> _Plan:
     recording, device = torch.is_grad_enabled(), hidden.device.type
     if torch.is_autocast_enabled(device):
         compute = torch.get_autocast_dtype(device)
@@ -61,6 +72,7 @@ def _plan(hidden: Tensor, weight: Tensor, chunk_bytes: int) -> _Plan:
         for_weight=recording and weight.requires_grad,
         compute=compute,
         chunk_bytes=chunk_bytes,
+        smoothing=smoothing,
     )
 
 
@@ -89,9 +101,14 @@ class _Chunks:
             yield place, logits.to(self.wide)
 
     def normalize(self, place: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits, in place, into probabilities (c, V); with the labels' log-probabilities (c, 1)."""
+        """Logits, in place, into probabilities (c, V); with the targets' log-probabilities (c, 1).
+
+        The target is the label, or with smoothing a mixture of it and every word alike.
+        """
         logits.sub_(logits.amax(dim=-1, keepdim=True))
         chosen = logits.gather(1, self.labels[place])
+        if self.plan.smoothing:
+            chosen.lerp_(logits.mean(dim=-1, keepdim=True), self.plan.smoothing)
         total = logits.exp_().sum(dim=-1, keepdim=True)
         return logits.div_(total), chosen - total.log()
 
@@ -104,7 +121,11 @@ class _Chunks:
 
     def add_gradients(self, place: slice, probabilities: Tensor, scale: Tensor | None = None) -> None:
         """Add those of -log(probability), each times ``scale`` (c, 1); overwrites ``probabilities``."""
-        probabilities.scatter_add_(1, self.labels[place], torch.full_like(probabilities[:, :1], -1.0))
+        smoothing = self.plan.smoothing
+        if smoothing:
+            probabilities.sub_(smoothing / probabilities.shape[1])
+        label_share = torch.full_like(probabilities[:, :1], smoothing - 1.0)
+        probabilities.scatter_add_(1, self.labels[place], label_share)
         if scale is not None:
             probabilities.mul_(scale)
         slopes = probabilities.to(self.plan.compute)  # (c, V)

@@ -129,3 +129,11 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, dim=-1)
     turned = x * cos + torch.cat((-second, first), dim=-1) * sin
     return turned.to(x.dtype)  # under autocast the cosines are wider than x
+
+
+def rotate_both(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Turn queries (B, H, T, C) and keys (B, K, T, C) by the same positions, for K key/value heads.
+
+    An attention layer holds it as ``rotate``, so that a kernel that turns both at once can take its place.
+    """
+    return rotate(q, cos, sin), rotate(k, cos, sin)

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from conf.errors import ConfigError
 from models.layers.attention import Visibility, attention_named
 from models.layers.cache import DynamicCache
+from models.layers.checkpointing import checkpointed
 from models.layers.linear import linear
 from models.layers.mlp import GatedMLP
 from models.layers.norm import RMSNorm
-from models.layers.rotary import RotaryEmbedding, rotate
+from models.layers.rotary import RotaryEmbedding, rotate_both
 from models.llama.config import LlamaConfig
+from models.options import CheckpointingOptions
 from models.outputs import BaseModelOutputWithPast
 
 
@@ -29,7 +30,7 @@ class LlamaAttention(nn.Module):
         super().__init__()
         self.layer, self.head_dim = layer, config.head_dim
         self.scale, self.dropout = config.head_dim**-0.5, config.attention_dropout
-        self.attend = attention_named(attn_implementation)
+        self.attend, self.rotate = attention_named(attn_implementation), rotate_both
         hidden, bias, tp = config.hidden_size, config.attention_bias, config.pretraining_tp
         width, kv_width = (
             config.num_attention_heads * self.head_dim,
@@ -48,7 +49,7 @@ class LlamaAttention(nn.Module):
         q = self.q_proj(x).view(by_head).transpose(1, 2)  # (B, H, T, C)
         k = self.k_proj(x).view(by_head).transpose(1, 2)  # (B, K, T, C)
         v = self.v_proj(x).view(by_head).transpose(1, 2)
-        q, k = rotate(q, *rotation), rotate(k, *rotation)
+        q, k = self.rotate(q, k, *rotation)
         if cache is not None:
             k, v = cache.update(self.layer, k, v)  # (B, K, S, C)
         dropout = self.dropout if self.training else 0.0
@@ -61,7 +62,7 @@ class LlamaDecoderLayer(nn.Module):
 
     def __init__(self, config: LlamaConfig, layer: int, attn_implementation: str):
         super().__init__()
-        self.gradient_checkpointing = False
+        self.gradient_checkpointing: CheckpointingOptions | None = None
         self.self_attn = LlamaAttention(config, layer, attn_implementation)
         self.mlp = GatedMLP(
             config.hidden_size,
@@ -77,9 +78,10 @@ class LlamaDecoderLayer(nn.Module):
         self, x: Tensor, rotation: tuple[Tensor, Tensor], visibility: Visibility, cache: DynamicCache | None
     ) -> tuple[Tensor, Tensor | None]:
         """(B, T, D) -> (B, T, D) and the attention weights, if the backend gives them."""
-        if self.gradient_checkpointing and self.training and torch.is_grad_enabled():
+        options = self.gradient_checkpointing
+        if options is not None and self.training and torch.is_grad_enabled():
             # Inside the layer's own forward, so that sharding hooks around the layer run once.
-            return checkpoint(self._layer, x, rotation, visibility, cache, use_reentrant=False)
+            return checkpointed(options, self._layer, x, rotation, visibility, cache)
         return self._layer(x, rotation, visibility, cache)
 
     def _layer(
@@ -118,10 +120,10 @@ class LlamaModel(nn.Module):
         """The token embeddings, which a head may share."""
         return self.embed_tokens
 
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Recompute each layer in the backward pass instead of keeping its activations."""
+    def set_gradient_checkpointing(self, options: CheckpointingOptions | None) -> None:
+        """Recompute each layer in the backward pass as ``options`` say, or with None keep its activations."""
         for layer in self.layers:
-            layer.gradient_checkpointing = enabled
+            layer.gradient_checkpointing = options
 
     def forward(
         self,

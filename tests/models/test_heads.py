@@ -8,6 +8,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from transformers.trainer_pt_utils import LabelSmoother
 
 from models.heads.causal_lm import shift_labels
 from models.heads.chunked import linear_log_probs, linear_nll
@@ -20,6 +22,8 @@ from tests.models.oracle import (
     raises,
     theirs,
 )
+from trainer.objectives.causal_lm import CausalLM
+from trainer.objectives.options import CausalLMOptions
 
 VOCAB, WIDTH = 50, 8
 
@@ -49,6 +53,89 @@ def test_chunked_nll_equals_full_logits(rows_per_chunk: int, ignored: float) -> 
     expected = torch.autograd.grad(2.5 * full, (hidden, weight))
     assert close(chunked, full, 1e-6)
     assert all(close(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def smoothed(hidden: Tensor, weight: Tensor, labels: Tensor, smoothing: float) -> Tensor:
+    """Label smoothing by the book: (1 - e) of the label's term and e of the mean over the vocabulary."""
+    log_probs = F.linear(hidden, weight).log_softmax(-1)[labels != -100]
+    label_terms = log_probs.gather(1, labels[labels != -100][:, None]).sum()
+    return -(1 - smoothing) * label_terms - smoothing * log_probs.mean(dim=1).sum()
+
+
+@pytest.mark.parametrize("rows_per_chunk", [1, 4, 1000])
+@pytest.mark.parametrize("smoothing", [0.1, 0.7, 1.0])
+def test_label_smoothing_equals_the_formula_with_all_logits(smoothing: float, rows_per_chunk: int) -> None:
+    hidden, weight, labels = case()
+    chunked = linear_nll(hidden, weight, labels, rows_per_chunk * VOCAB * 4, smoothing=smoothing)
+    found = torch.autograd.grad(2.5 * chunked, (hidden, weight))
+    full = smoothed(hidden, weight, labels, smoothing)
+    expected = torch.autograd.grad(2.5 * full, (hidden, weight))
+    assert close(chunked, full, 1e-6)
+    assert all(close(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_label_smoothing_gradients_equal_finite_differences() -> None:
+    *tensors, labels = case(torch.float64)
+
+    def value(*of: Tensor) -> Tensor:
+        return linear_nll(*of, labels, 5 * VOCAB * 8, smoothing=0.3)
+
+    gradients = torch.autograd.grad(value(*tensors), tensors)
+    generator, step = torch.Generator().manual_seed(5), 1e-5
+    for _ in range(20):  # the gradients can be asked for only once: gradcheck asks twice
+        ways = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in tensors]
+        ahead, back = (
+            value(*(x + sign * way for x, way in zip(tensors, ways, strict=True))) for sign in (step, -step)
+        )
+        slope = sum((g * way).sum() for g, way in zip(gradients, ways, strict=True))
+        torch.testing.assert_close((ahead - back) / (2 * step), slope, rtol=1e-7, atol=1e-7)
+
+
+def test_label_smoothing_of_nothing_supervised_is_exactly_zero() -> None:
+    hidden, weight, labels = case(ignored=1.0)
+    loss = linear_nll(hidden * torch.inf, weight, labels, smoothing=0.1)
+    loss.backward()
+    assert loss.item() == 0
+    assert not weight.grad.any()
+
+
+def test_no_label_smoothing_costs_nothing() -> None:
+    class Operations(TorchDispatchMode):
+        def __init__(self) -> None:
+            super().__init__()
+            self.names: list[str] = []
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            self.names.append(str(function))
+            return function(*args, **(kwargs or {}))
+
+    names = {}
+    for smoothing in (None, 0.0, 0.1):
+        given = {} if smoothing is None else {"smoothing": smoothing}
+        with Operations() as operations:
+            linear_nll(*case(), **given)
+        names[smoothing] = operations.names
+    assert names[None] == names[0.0]
+    assert len(names[0.1]) == len(names[0.0]) + 3, "a mean, a mixture and a shift of the gradient"
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_the_objective_smooths_as_transformers_does(smoothing: float, training: bool) -> None:
+    model = ours(num_key_value_heads=2).train(training)
+    oracle = theirs(model)
+    batch = padded_batch("right")
+    objective = CausalLM(CausalLMOptions(), label_smoothing=smoothing)
+    loss = objective(model, batch).terms["loss"] / objective.weights(batch)["loss"]
+    whole = objective.predict(model, batch).terms["loss"] / objective.weights(batch)["loss"]
+    smoother = LabelSmoother(epsilon=smoothing)
+    logits = oracle(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+    expected = smoother({"logits": logits}, batch["labels"], shift_labels=True)
+    assert close(loss, expected)
+    assert close(whole, expected)
+    loss.backward()
+    expected.backward()
+    assert_gradients_agree(model, oracle)
 
 
 def test_nothing_supervised_is_exactly_zero_with_zero_gradients() -> None:
