@@ -2,22 +2,26 @@
 
 Everything here is a function of the step's number. With G = per-device batch * accumulation * ranks and p the
 keyed permutation of the epoch, step s of the epoch trains on rows p[s*G : (s+1)*G], however G is split up;
-each of its micro-batches takes per-device * ranks rows, and each rank its per-device share of those.
+each of its micro-batches takes per-device * ranks rows, and each rank its per-device share of those. With
+``group_by_length`` p is that permutation sorted by length in places, and held as an array.
+
+Rows that are a user's own (``Rows.foreign``), and what collates them, may draw from the global generators of
+torch, numpy and ``random``: for each micro-batch they are seeded by (seed, epoch, its rows), and put back.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, count, islice
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from conf.errors import CheckpointError, DataError
-from trainer.data.cache import Document
-from trainer.data.loading import MicroBatch, load, silenced
-from trainer.data.order import Bijection, key
-from trainer.data.rows import RowSet
+from trainer.data.loading import MADE_IN_A_ROW, Loading, MicroBatch, Silence, load, plain, seeded, silenced
+from trainer.data.order import Bijection, grouped_by_length, key
+from trainer.data.rows import Rows
 
 ROWS_AT_ONCE = 4096  # positions of the permutation computed together
 
@@ -47,10 +51,15 @@ class Schedule:
         world_size: int,
         shuffle: bool,
         drop_last: bool,
+        lengths: np.ndarray | None = None,
     ):
+        """``lengths`` (rows,): order each epoch by ``grouped_by_length``; wants ``shuffle``."""
         assert 0 <= rank < world_size
         assert min(per_device_batch_size, accumulation) > 0
-        self.num_rows, self.seed, self.shuffle = num_rows, seed, shuffle
+        assert lengths is None or (shuffle and len(lengths) == num_rows)
+        if not num_rows:
+            raise DataError("there is not one row of data; check the sources.")
+        self.num_rows, self.seed, self.shuffle, self.lengths = num_rows, seed, shuffle, lengths
         self.rank, self.world_size = rank, world_size
         self.per_device = per_device_batch_size
         self.rows_per_micro_batch = per_device_batch_size * world_size
@@ -64,6 +73,13 @@ class Schedule:
             )
         self._steps_at_once = max(1, ROWS_AT_ONCE // self.rows_per_step)
         self._drawn: tuple[tuple[int, int], np.ndarray] | None = None
+        self._grouped: tuple[int, np.ndarray] | None = None
+
+    def resplit(self, per_device_batch_size: int, accumulation: int) -> None:
+        """Divide the same steps into micro-batches of another size."""
+        self.rows_per_micro_batch = per_device_batch_size * self.world_size
+        assert self.rows_per_micro_batch * accumulation == self.rows_per_step, "other rows than before"
+        self.per_device = per_device_batch_size
 
     def step_rows(self, step: int) -> np.ndarray:
         """The rows of a step (counted from the start of training) over all ranks, in their order."""
@@ -80,7 +96,13 @@ class Schedule:
         positions = np.arange(block * size, min((block + 1) * size, self.num_rows))
         if not self.shuffle:
             return positions
-        return Bijection(self.num_rows, key(self.seed, epoch, "order")).take(positions)
+        order = Bijection(self.num_rows, key(self.seed, epoch, "order"))
+        if self.lengths is None:
+            return order.take(positions)
+        if self._grouped is None or self._grouped[0] != epoch:
+            every = order.take(np.arange(self.num_rows))
+            self._grouped = epoch, grouped_by_length(every, self.lengths, self.rows_per_step)
+        return self._grouped[1][positions]
 
     def num_micro_batches(self, step: int) -> int:
         """Micro-batches of a step, the same on every rank."""
@@ -109,7 +131,7 @@ def shares_of(
     return shares
 
 
-def with_key(document: Document, sample_key: int) -> dict[str, Any]:
+def with_key(document: Mapping[str, Any], sample_key: int) -> dict[str, Any]:
     """The document with the integer that a random collator draws from."""
     return {**document, "sample_key": sample_key}
 
@@ -117,18 +139,22 @@ def with_key(document: Document, sample_key: int) -> dict[str, Any]:
 class _Collated:
     """Makes the micro-batch of a share; the part of a stream that its worker processes hold."""
 
-    def __init__(self, rows: RowSet, seed: int, collator: Collator):
-        self.rows, self.seed, self.collator = rows, seed, collator
+    def __init__(self, rows: Rows, seed: int, collator: Collator, silence: Silence):
+        self.rows, self.seed, self.collator, self.silence = rows, seed, collator, silence
         self.keyed = getattr(collator, "random", False)
 
     def __getitem__(self, share: Share) -> MicroBatch:
-        documents: list[dict[str, Any]] = [d for row in share.rows for d in self.rows.documents(row)]
-        if self.keyed:
-            numbers = [number for row in share.rows for number in self.rows.numbers(row)]
-            keys = (key(self.seed, share.epoch, "sample", number) for number in numbers)
-            documents = [with_key(*pair) for pair in zip(documents, keys, strict=True)]
-        batch = self.collator(documents)
-        return silenced(batch) if share.silent else batch
+        with self._own_draws(share) if self.rows.foreign else nullcontext():
+            documents: list[Mapping[str, Any]] = [d for row in share.rows for d in self.rows.documents(row)]
+            if self.keyed:
+                numbers = [number for row in share.rows for number in self.rows.numbers(row)]
+                keys = (key(self.seed, share.epoch, "sample", number) for number in numbers)
+                documents = [with_key(*pair) for pair in zip(documents, keys, strict=True)]
+            batch = plain(self.collator(documents), "data_collator")
+            return self.silence(batch) if share.silent else batch
+
+    def _own_draws(self, share: Share) -> AbstractContextManager[None]:
+        return seeded(key(self.seed, share.epoch, "rows", *share.rows))
 
 
 class Batches:
@@ -136,17 +162,17 @@ class Batches:
 
     ``next(batches)`` gives this rank's micro-batches of one step; a step never crosses an epoch's end, where
     it may be short unless ``drop_last``. After it ``step`` counts the steps given out, ``epoch`` is the same
-    in epochs, and ``is_epoch_end`` tells whether that step was its epoch's last. With ``num_workers``
-    processes micro-batches are made ahead, ``prefetch_factor`` in each; what was not asked for yet does not
-    count.
+    in epochs, and ``is_epoch_end`` tells whether that step was its epoch's last. ``step`` is the place in the
+    data and nothing else: how many updates were made is the training's affair. How batches are loaded (see
+    ``Loading``) changes neither their order nor their content; what was not asked for yet does not count.
 
     A collator whose attribute ``random`` is true finds in each document a ``sample_key``, an integer made of
-    (seed, epoch, document), to draw from.
+    (seed, epoch, document), to draw from. ``silence`` makes a micro-batch weigh nothing for the objective.
     """
 
     def __init__(
         self,
-        rows: RowSet,
+        rows: Rows,
         collator: Collator,
         *,
         seed: int,
@@ -156,11 +182,18 @@ class Batches:
         world_size: int = 1,
         shuffle: bool = True,
         drop_last: bool = False,
+        lengths: np.ndarray | None = None,
         num_workers: int = 0,
         prefetch_factor: int = 2,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
+        silence: Silence = silenced,
         start_step: int = 0,
     ):
-        """Raises DataError if ``drop_last`` leaves no step at all."""
+        """With ``lengths`` (rows,) the steps hold rows of similar length (``order.grouped_by_length``).
+
+        Raises DataError if there is no row, or ``drop_last`` leaves no step at all.
+        """
         self.rows = rows
         self.schedule = Schedule(
             len(rows),
@@ -171,10 +204,17 @@ class Batches:
             world_size=world_size,
             shuffle=shuffle,
             drop_last=drop_last,
+            lengths=lengths,
         )
         self.step = start_step
-        self._collated = _Collated(rows, seed, collator)
-        self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
+        self._collated = _Collated(rows, seed, collator, silence)
+        self._loading = Loading(
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers,
+            in_a_row=1 if rows.foreign else MADE_IN_A_ROW,
+        )
         self._loaded: Generator[MicroBatch, None, None] | None = None
 
     @property
@@ -196,17 +236,36 @@ class Batches:
 
     def __next__(self) -> list[MicroBatch]:
         if self._loaded is None:
-            wanted = chain.from_iterable(map(self.schedule.shares, count(self.step)))
-            self._loaded = load(self._collated, wanted, self._num_workers, self._prefetch_factor)
+            endless = self._loading.crosses_epochs
+            steps = count(self.step) if endless else range(self.step, self._next_epoch(self.step + 1))
+            wanted = chain.from_iterable(map(self.schedule.shares, steps))
+            self._loaded = load(self._collated, wanted, self._loading)
         micro_batches = list(islice(self._loaded, self.schedule.num_micro_batches(self.step)))
         assert micro_batches, "a stream that raised an error was asked to go on"
         self.step += 1
+        if self.is_epoch_end and not self._loading.crosses_epochs:
+            self.close()
         return micro_batches
+
+    def _next_epoch(self, step: int) -> int:
+        """The first step, from this one on, with which an epoch begins."""
+        return -(-step // self.steps_per_epoch) * self.steps_per_epoch
 
     def skip_epoch(self) -> None:
         """Leave out what is left of the epoch under way."""
         self.close()
-        self.step = -(-self.step // self.steps_per_epoch) * self.steps_per_epoch
+        self.step = self._next_epoch(self.step)
+
+    def step_back(self) -> None:
+        """Give the step that was given out last once more."""
+        assert self.step > 0, "no step was given out"
+        self.close()
+        self.step -= 1
+
+    def resplit(self, per_device_batch_size: int, accumulation: int) -> None:
+        """Give the same rows of a step in micro-batches of another size from the next step on."""
+        self.close()
+        self.schedule.resplit(per_device_batch_size, accumulation)
 
     def places(self, step: int | None = None) -> list[str]:
         """Where this rank's rows of a step (by default the last given out) came from, as ``file:line``."""
@@ -218,8 +277,11 @@ class Batches:
         """The position, the same on every rank; with the two numbers that give it its meaning."""
         return {"step": self.step, "rows": len(self.rows), "rows_per_step": self.schedule.rows_per_step}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position; costs the same wherever it is. CheckpointError if it is one of other data."""
+    def load_state_dict(self, state: dict[str, Any], *, skip: bool = True) -> None:
+        """Go to a position; costs the same wherever it is. CheckpointError if it is one of other data.
+
+        Without ``skip`` go to the start of its epoch, whose data are then all seen (``ignore_data_skip``).
+        """
         for name, now in self.state_dict().items():
             if name != "step" and state[name] != now:
                 raise CheckpointError(
@@ -227,7 +289,8 @@ class Batches:
                     f"{now} now; continue with the same data and global batch size, or start a new run."
                 )
         self.close()
-        self.step = state["step"]
+        step: int = state["step"]
+        self.step = step if skip else step - step % self.steps_per_epoch
 
     def close(self) -> None:
         """Stop the worker processes; the next step starts them again."""
@@ -237,16 +300,22 @@ class Batches:
 
 
 class EvaluationBatches:
-    """One pass over a row set in its order, again at each iteration; this rank's micro-batches only."""
+    """One pass over a row set in its order, again at each iteration; this rank's micro-batches only.
+
+    Worker processes, if asked for, live as long as the pass.
+    """
 
     def __init__(
         self,
-        rows: RowSet,
+        rows: Rows,
         collator: Collator,
         *,
         per_device_batch_size: int,
         rank: int = 0,
         world_size: int = 1,
+        num_workers: int = 0,
+        prefetch_factor: int = 2,
+        pin_memory: bool = False,
     ):
         self.schedule = Schedule(
             len(rows),
@@ -258,10 +327,11 @@ class EvaluationBatches:
             shuffle=False,
             drop_last=False,
         )
-        self._collated = _Collated(rows, 0, collator)
+        self._collated = _Collated(rows, 0, collator, silenced)
+        self._loading = Loading(
+            num_workers=num_workers, prefetch_factor=prefetch_factor, pin_memory=pin_memory, in_a_row=1
+        )
 
     def __iter__(self) -> Iterator[MicroBatch]:
-        for step in range(self.schedule.steps_per_epoch):
-            for share in self.schedule.shares(step):
-                if not share.silent:
-                    yield self._collated[share]
+        shares = chain.from_iterable(map(self.schedule.shares, range(self.schedule.steps_per_epoch)))
+        return load(self._collated, (share for share in shares if not share.silent), self._loading)

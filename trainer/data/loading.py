@@ -3,16 +3,51 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain, islice, repeat
 from typing import Any, Protocol
 
-from conf.errors import StockpotError
+import numpy as np
+
+from conf.errors import DataError, StockpotError
 
 MADE_IN_A_ROW = 16
 
 MicroBatch = dict[str, Any]
+Silence = Callable[[MicroBatch], MicroBatch]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loading:
+    """Where batches are made: in ``num_workers`` processes, ``prefetch_factor`` ahead in each, or here.
+
+    ``pin_memory``: in page-locked memory, which an accelerator copies from while it computes; where there is
+    none, nothing is pinned. ``persistent_workers``: workers live on when an epoch ends. ``in_a_row``: as many
+    are made here before training goes on; 1 where batches may be large.
+    """
+
+    num_workers: int = 0
+    prefetch_factor: int = 2
+    pin_memory: bool = False
+    persistent_workers: bool = False
+    in_a_row: int = MADE_IN_A_ROW
+
+    @property
+    def crosses_epochs(self) -> bool:
+        """Whether the next epoch's batches may be made before this epoch's have been used."""
+        return self.persistent_workers or not self.num_workers
+
+    def pins(self) -> bool:
+        """Whether batches are pinned."""
+        if not self.pin_memory:
+            return False
+        import torch
+
+        return torch.accelerator.is_available()
 
 
 class Maker(Protocol):
@@ -21,37 +56,44 @@ class Maker(Protocol):
     def __getitem__(self, what: Any) -> Any: ...
 
 
-def load(
-    maker: Maker, wanted: Iterable[Any], num_workers: int, prefetch_factor: int
-) -> Generator[Any, None, None]:
+def load(maker: Maker, wanted: Iterable[Any], loading: Loading) -> Generator[Any, None, None]:
     """``maker[what]`` for all that is wanted, in order; closing the generator ends its workers."""
-    if num_workers:
-        yield from _loaded_ahead(maker, wanted, num_workers, prefetch_factor)
+    if loading.num_workers:
+        yield from _loaded_ahead(maker, wanted, loading)
     else:
-        yield from _made_here(maker, wanted)
+        yield from _made_here(maker, wanted, loading)
 
 
-def _made_here(maker: Maker, wanted: Iterable[Any]) -> Generator[Any, None, None]:
+def _made_here(maker: Maker, wanted: Iterable[Any], loading: Loading) -> Generator[Any, None, None]:
     """The first alone, so that training starts; then several in a row.
 
     A training step empties the processor's caches of the code that makes a batch, and to fetch it again takes
     longer than to make one.
     """
-    remaining = iter(wanted)
-    for count in chain([1], repeat(MADE_IN_A_ROW)):
+    remaining, pins = iter(wanted), loading.pins()
+    for count in chain([1], repeat(loading.in_a_row)):
         made = []
         try:
             for what in islice(remaining, count):
-                made.append(maker[what])
+                made.append(pinned(maker[what]) if pins else maker[what])
         finally:
             yield from made  # an error comes after what was made before it
         if len(made) < count:
             return
 
 
-def _loaded_ahead(
-    maker: Maker, wanted: Iterable[Any], num_workers: int, prefetch_factor: int
-) -> Generator[Any, None, None]:
+def pinned(made: Any) -> Any:
+    """A copy in page-locked memory of every tensor in mappings, lists and named tuples."""
+    if isinstance(made, Mapping):
+        return type(made)((name, pinned(value)) for name, value in made.items())  # type: ignore[call-arg]
+    if isinstance(made, list):
+        return [pinned(item) for item in made]
+    if isinstance(made, tuple) and hasattr(made, "_fields"):
+        return type(made)(*map(pinned, made))
+    return made.pin_memory() if hasattr(made, "pin_memory") else made
+
+
+def _loaded_ahead(maker: Maker, wanted: Iterable[Any], loading: Loading) -> Generator[Any, None, None]:
     from torch import Generator as RandomGenerator
     from torch.utils.data import DataLoader
 
@@ -60,8 +102,9 @@ def _loaded_ahead(
         batch_size=None,
         sampler=wanted,
         collate_fn=_unchanged,
-        num_workers=num_workers,
-        prefetch_factor=prefetch_factor,
+        num_workers=loading.num_workers,
+        prefetch_factor=loading.prefetch_factor,
+        pin_memory=loading.pins(),
         worker_init_fn=detach_from_signals,
         generator=RandomGenerator(),  # it draws a seed at every start: not from the training's own generator
     )
@@ -102,10 +145,45 @@ def detach_from_signals(worker: int) -> None:
     os.setpgid(0, 0)
 
 
-def silenced(batch: MicroBatch) -> MicroBatch:
+class SilentBatch(dict[str, Any]):
+    """A micro-batch that only keeps the other ranks company: it is run and weighs nothing."""
+
+
+def silenced(batch: MicroBatch) -> SilentBatch:
     """The batch with every label set to -100, so that it weighs nothing."""
     labels = [name for name in batch if name.endswith("labels")]
     assert labels, "a collator gives labels, or its batches cannot be silenced"
     for name in labels:
         batch[name].fill_(-100)
-    return batch
+    return SilentBatch(batch)
+
+
+def plain(batch: Any, where: str) -> MicroBatch:
+    """What a user's collator or loader gave, as a dict; DataError naming ``where`` if it is no mapping."""
+    if isinstance(batch, Mapping):
+        return batch if isinstance(batch, dict) else dict(batch)
+    raise DataError(
+        f"{where}: a batch is a mapping of the model's argument names to tensors, and a "
+        f"{type(batch).__name__} was given; let the collator return a dict."
+    )
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """The global CPU generators of torch, numpy and ``random``, seeded for a while and then put back.
+
+    What a user's dataset, collator or sampler draws in it is a function of the seed alone, whichever process
+    draws it and whatever was drawn before, and training draws what it would have drawn without it.
+    """
+    import torch
+
+    before = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    torch.default_generator.manual_seed(seed % 2**63)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(before[0])
+        np.random.set_state(before[1])
+        random.setstate(before[2])

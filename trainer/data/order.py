@@ -12,6 +12,7 @@ from math import isqrt
 
 import numpy as np
 
+MEGA_BATCHES = 50  # steps sorted by length together; the reference's number
 ROUNDS = 8  # four passes over each half: tests see no structure even for sets of three
 
 _FIRST_MULTIPLIER = np.uint64(0xBF58476D1CE4E5B9)
@@ -79,6 +80,22 @@ def _mix(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * _FIRST_MULTIPLIER
     values = (values ^ (values >> np.uint64(27))) * _SECOND_MULTIPLIER
     return values ^ (values >> np.uint64(31))
+
+
+def grouped_by_length(order: np.ndarray, lengths: np.ndarray, rows_per_step: int) -> np.ndarray:
+    """A random order of rows rearranged so that the rows of a step are about equally long, int64.
+
+    Mega-batches of up to 50 steps of the order, each sorted by length, longest first; the longest row of all
+    comes first, so that what does not fit into memory shows at once. Of less than 200 steps there are about
+    four mega-batches. ``lengths`` (rows,) by row number. Source: ``group_by_length`` of the reference.
+    """
+    steps = max(1, min(len(order) // (rows_per_step * 4), MEGA_BATCHES))
+    mega_batch = np.arange(len(order)) // (steps * rows_per_step)
+    grouped = order[np.lexsort((-lengths[order], mega_batch))]
+    starts = np.arange(0, len(order), steps * rows_per_step)
+    longest = starts[np.argmax(lengths[grouped[starts]])]
+    grouped[[0, longest]] = grouped[[longest, 0]]
+    return grouped
 
 
 def mixture(sizes: Sequence[int], weights: Sequence[float], seed: int) -> tuple[np.ndarray, np.ndarray]:

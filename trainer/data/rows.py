@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -11,12 +12,28 @@ from trainer.data.order import mixture
 from trainer.data.packing import PackedRows, pack
 
 
+class Rows(Protocol):
+    """Rows by number, as the streams of batches want them.
+
+    ``foreign``: whether reading and collating them may draw from the global random generators.
+    """
+
+    foreign: ClassVar[bool]
+
+    def __len__(self) -> int: ...
+    def documents(self, row: int) -> Sequence[Mapping[str, Any]]: ...
+    def numbers(self, row: int) -> list[int]: ...
+    def places(self, row: int) -> list[str]: ...
+
+
 class RowSet:
     """What one epoch holds: each row is one document or, packed, several documents up to ``capacity`` tokens.
 
     Attributes: ``lengths`` and ``supervised``, (rows,) int64, tokens and targets in each row; ``efficiency``,
     the share of a packed row that is filled, 1.0 without packing.
     """
+
+    foreign: ClassVar[bool] = False
 
     def __init__(
         self,

@@ -8,31 +8,29 @@ and to resume is to read one block again.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from itertools import islice, repeat
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from conf.errors import CheckpointError, ConfigError, DataError
+from conf.errors import CheckpointError, DataError
 from trainer.data.batches import Collator, shares_of, with_key
 from trainer.data.cache import count_supervised
 from trainer.data.files import Position
-from trainer.data.loading import MicroBatch, load, silenced
+from trainer.data.loading import Loading, Silence, silenced
 from trainer.data.order import Bijection, key
 from trainer.data.packing import pack
+from trainer.data.sequential import EpochCursor, SequentialBatches, SequentialStep, with_last
 from trainer.data.sources import Row, Source
 from trainer.data.tokenizing import Format, encoded, with_targets
 
-Item = TypeVar("Item")
-
 
 @dataclass(frozen=True, kw_only=True)
-class Cursor:
+class Cursor(EpochCursor):
     """A position: a block, where each source stood as it began (None: at its end), and rows of it used."""
 
-    epoch: int
     block: int
     starts: tuple[Position | None, ...]
     used: int = 0
@@ -43,15 +41,6 @@ class PlacedDocument(NamedTuple):
 
     document: dict[str, Any]
     place: str
-
-
-class StreamStep(NamedTuple):
-    """One rank's part of a step, and the position after it."""
-
-    micro_batches: list[MicroBatch]
-    places: list[str]
-    after: Cursor
-    is_epoch_end: bool
 
 
 class StreamPlan:
@@ -74,22 +63,40 @@ class StreamPlan:
         capacity: int | None,
         shuffle: bool,
         block_rows: int,
+        silence: Silence,
     ):
-        self.sources, self.collator, self.seed = sources, collator, seed
+        self.sources, self.collator, self.seed, self.silence = sources, collator, seed, silence
         self.per_device, self.rank, self.world_size = per_device_batch_size, rank, world_size
-        self.rows_per_step = per_device_batch_size * accumulation * world_size
+        self.items_per_step = per_device_batch_size * accumulation * world_size
         self.capacity, self.shuffle, self.block_rows = capacity, shuffle, block_rows
         self.keyed = getattr(collator, "random", False)
 
     def beginning(self, epoch: int) -> Cursor:
         return Cursor(epoch=epoch, block=0, starts=(Position(0, 0, 1),) * len(self.sources))
 
-    def steps(self, cursor: Cursor) -> Iterator[StreamStep]:
+    def cursor(self, saved: dict[str, Any]) -> Cursor:
+        starts = tuple(None if start is None else Position(*start) for start in saved["starts"])
+        return Cursor(**{**saved, "starts": starts})
+
+    def resplit(self, per_device_batch_size: int, accumulation: int) -> None:
+        assert per_device_batch_size * accumulation * self.world_size == self.items_per_step
+        self.per_device = per_device_batch_size
+
+    def refuse_other_data(self, state: dict[str, Any]) -> None:
+        sources, rows = len(state["cursor"]["starts"]), state["items_per_step"]
+        now = len(self.sources), self.items_per_step
+        if (sources, rows) != now:
+            raise CheckpointError(
+                f"the data position was saved with {sources} sources and {rows} rows a step, and there are "
+                f"{now[0]} and {now[1]} now; continue with the same, or start a new run."
+            )
+
+    def steps(self, cursor: Cursor) -> Iterator[SequentialStep[Cursor]]:
         """Every step after a position, epoch after epoch."""
         while True:
-            rows = _with_last(self._rows(cursor))
+            rows = with_last(self._rows(cursor))
             found = False
-            while step := list(islice(rows, self.rows_per_step)):
+            while step := list(islice(rows, self.items_per_step)):
                 found = True
                 (_, after), last = step[-1]
                 after = self.beginning(cursor.epoch + 1) if last else after
@@ -99,15 +106,15 @@ class StreamPlan:
                 raise DataError(f"{names}: there is not one row with text in it.")
             cursor = self.beginning(cursor.epoch + 1)
 
-    def _step(self, rows: list[list[PlacedDocument]], after: Cursor, last: bool) -> StreamStep:
+    def _step(self, rows: list[list[PlacedDocument]], after: Cursor, last: bool) -> SequentialStep[Cursor]:
         micro_batches, places = [], []
         for own, silent in shares_of(
             rows, per_device=self.per_device, rank=self.rank, world_size=self.world_size
         ):
             batch = self.collator([placed.document for row in own for placed in row])
-            micro_batches.append(silenced(batch) if silent else batch)
+            micro_batches.append(self.silence(batch) if silent else batch)
             places += [] if silent else [placed.place for row in own for placed in row]
-        return StreamStep(micro_batches, places, after, last)
+        return SequentialStep(micro_batches, places, after, last)
 
     def _rows(self, cursor: Cursor) -> Iterator[tuple[list[PlacedDocument], Cursor]]:
         """The rest of an epoch's rows, each with the position after it."""
@@ -171,28 +178,13 @@ class StreamPlan:
         return [rows[number] for number in order.take(np.arange(len(rows)))]
 
 
-class _Ahead:
-    """The steps from a position on, one after the other whatever is asked for: for a single loader."""
-
-    def __init__(self, plan: StreamPlan, start: Cursor):
-        self.plan, self.start = plan, start
-        self._steps: Iterator[StreamStep] | None = None
-
-    def __getitem__(self, what: None) -> StreamStep:
-        if self._steps is None:
-            self._steps = self.plan.steps(self.start)
-        return next(self._steps)
-
-
-class StreamBatches:
+class StreamBatches(SequentialBatches[Cursor]):
     """An endless stream of optimizer steps like ``Batches``, over rows read and tokenized on the way.
 
     How many rows there are shows only at their end, so ``steps_per_epoch`` is None and ``epoch`` counts whole
     epochs. A source's weight w repeats each of its rows floor(w) times and a keyed share w - floor(w) of them
     once more. One worker process at most reads ahead. A row without a supervised token is a DataError.
     """
-
-    steps_per_epoch: None = None
 
     def __init__(
         self,
@@ -209,11 +201,12 @@ class StreamBatches:
         block_rows: int = 1024,
         num_workers: int = 0,
         prefetch_factor: int = 2,
+        pin_memory: bool = False,
+        persistent_workers: bool = False,
+        silence: Silence = silenced,
     ):
         """Pack to ``capacity`` tokens unless None. Raises ConfigError for more than one worker."""
-        if num_workers > 1:
-            raise ConfigError(f"{num_workers} loader workers cannot share one stream of rows; use 0 or 1.")
-        self._plan = StreamPlan(
+        plan = StreamPlan(
             sources,
             collator,
             seed=seed,
@@ -224,75 +217,12 @@ class StreamBatches:
             capacity=capacity,
             shuffle=shuffle,
             block_rows=block_rows,
+            silence=silence,
         )
-        self._num_workers, self._prefetch_factor = num_workers, prefetch_factor
-        self._loaded: Generator[StreamStep, None, None] | None = None
-        self.step = 0
-        self._cursor = self._plan.beginning(0)
-        self._places: list[str] = []
-        self.is_epoch_end = False
-
-    @property
-    def epoch(self) -> float:
-        """Whole epochs done."""
-        return float(self._cursor.epoch)
-
-    def __iter__(self) -> StreamBatches:
-        return self
-
-    def __next__(self) -> list[MicroBatch]:
-        if self._loaded is None:
-            ahead = _Ahead(self._plan, self._cursor)
-            self._loaded = load(ahead, repeat(None), self._num_workers, self._prefetch_factor)
-        micro_batches, self._places, self._cursor, self.is_epoch_end = next(self._loaded)
-        self.step += 1
-        return micro_batches
-
-    def skip_epoch(self) -> None:
-        """Leave out what is left of the epoch under way."""
-        self.close()
-        if not self.is_epoch_end:
-            self._cursor, self.is_epoch_end = self._plan.beginning(self._cursor.epoch + 1), True
-
-    def places(self) -> list[str]:
-        """Where the rows of the last step on this rank came from, as ``file:line``."""
-        return self._places
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position, JSON-able and the same on every rank."""
-        return {
-            "step": self.step,
-            "is_epoch_end": self.is_epoch_end,
-            "rows_per_step": self._plan.rows_per_step,
-            "cursor": asdict(self._cursor),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go to a position, whose block is then read again. CheckpointError if it is one of other data."""
-        starts = state["cursor"]["starts"]
-        now = len(self._plan.sources), self._plan.rows_per_step
-        if (len(starts), state["rows_per_step"]) != now:
-            raise CheckpointError(
-                f"the data position was saved with {len(starts)} sources and {state['rows_per_step']} rows a "
-                f"step, and there are {now[0]} and {now[1]} now; continue with the same, or start a new run."
-            )
-        self.close()
-        self.step, self.is_epoch_end = state["step"], state["is_epoch_end"]
-        found = tuple(None if start is None else Position(*start) for start in starts)
-        self._cursor = Cursor(**{**state["cursor"], "starts": found})
-
-    def close(self) -> None:
-        """Stop the worker process; the next step starts it again."""
-        if self._loaded is not None:
-            self._loaded.close()
-            self._loaded = None
-
-
-def _with_last(items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
-    """Each item, and whether it is the last."""
-    ahead = iter(items)
-    for item in ahead:
-        for following in ahead:
-            yield item, False
-            item = following
-        yield item, True
+        loading = Loading(
+            num_workers=num_workers,
+            prefetch_factor=prefetch_factor,
+            pin_memory=pin_memory,
+            persistent_workers=persistent_workers,
+        )
+        super().__init__(plan, loading)

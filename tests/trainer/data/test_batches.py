@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -301,3 +302,85 @@ def test_evaluation_is_one_pass_in_order_over_all_ranks(make_rows):
     found = [[documents_of([batch]) for batch in rank] for rank in ranks]
     assert found == [[[0, 1], [4, 5], [8, 9]], [[2, 3], [6, 7], [10]]]
     assert [documents_of([batch]) for batch in ranks[0]] == found[0]
+
+
+def test_grouped_by_length_steps_hold_similar_rows_whatever_the_ranks(make_rows):
+    lengths = np.random.default_rng(1).integers(2, 60, size=801)
+    rows = RowSet([make_rows(lengths.tolist())])
+
+    def epochs(per_device, accumulation, world_size):
+        options = {"accumulation": accumulation, "world_size": world_size, "lengths": rows.lengths}
+        ranks = [stream(rows, per_device, rank=rank, **options) for rank in range(world_size)]
+        steps = [sorted(n for rank in ranks for n in documents_of(next(rank))) for _ in range(202)]
+        return [steps[:101], steps[101:]]
+
+    whole = epochs(8, 1, 1)
+    assert epochs(4, 2, 1) == epochs(2, 1, 4) == epochs(2, 2, 2) == whole
+    assert whole[0] != whole[1]
+    for epoch in whole:
+        assert sorted(n for step in epoch for n in step) == list(range(801))
+        spread = np.mean([np.ptp(lengths[step]) for step in epoch])
+        assert spread < 5
+        assert lengths[epoch[0]].max() == lengths.max()
+    plain = stream(rows, 8)
+    assert np.mean([np.ptp(lengths[documents_of(next(plain))]) for _ in range(101)]) > 30
+
+
+def test_grouped_by_length_resumes_and_has_another_order_each_epoch(make_rows):
+    rows = RowSet([make_rows(LENGTHS)])
+    unbroken = stream(rows, lengths=rows.lengths)
+    expected = [documents_of(next(unbroken)) for _ in range(60)]
+    assert expected[:27] != expected[27:54]
+    for position in (0, 5, 26, 27, 40):
+        resumed = stream(rows, lengths=rows.lengths, start_step=position)
+        assert [documents_of(next(resumed)) for _ in range(8)] == expected[position : position + 8]
+        assert resumed.places(position) == [f"a.jsonl:{n + 1}" for n in expected[position]]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_step_is_given_again_in_smaller_micro_batches(make_rows, workers: int):
+    rows = RowSet([make_rows(LENGTHS)])
+    unbroken = [documents_of(step) for step in islice(stream(rows, 8), 14)]
+    batches = stream(rows, 8, num_workers=workers)
+    found = [documents_of(next(batches)) for _ in range(3)]
+    batches.step_back()
+    batches.resplit(2, 4)
+    step = next(batches)
+    assert [len(documents_of([batch])) for batch in step] == [2, 2, 2, 2]
+    assert documents_of(step) == found[2]
+    found += [documents_of(next(batches)) for _ in range(11)]
+    assert found == unbroken
+    assert batches.step == 14
+    assert [len(documents_of([batch])) for batch in stream_at(batches, 6)] == [2, 2, 1]
+    batches.close()
+    with pytest.raises(AssertionError, match="other rows"):
+        batches.resplit(3, 3)
+
+
+def stream_at(batches: Batches, step: int) -> list[dict]:
+    batches.load_state_dict(batches.state_dict() | {"step": step})
+    return next(batches)
+
+
+def test_without_skipping_data_begin_with_their_epoch_again(make_rows):
+    batches = stream(RowSet([make_rows(LENGTHS)]), 8)
+    expected = [documents_of(next(batches)) for _ in range(14)]
+    for position, first in [(0, 0), (3, 0), (7, 7), (10, 7)]:
+        resumed = stream(RowSet([make_rows(LENGTHS)]), 8)
+        resumed.load_state_dict(batches.state_dict() | {"step": position}, skip=False)
+        assert (resumed.epoch, resumed.is_epoch_end) == (first / 7, first > 0)
+        assert [documents_of(next(resumed)) for _ in range(14 - first)] == expected[first:]
+        later = stream(RowSet([make_rows(LENGTHS)]), 8)
+        later.load_state_dict(resumed.state_dict())
+        assert documents_of(next(later)) == documents_of(next(resumed))
+
+
+def test_no_row_at_all_is_said():
+    class Empty:
+        foreign = False
+
+        def __len__(self) -> int:
+            return 0
+
+    with pytest.raises(DataError, match="there is not one row of data"):
+        EvaluationBatches(Empty(), COLLATOR, per_device_batch_size=2)

@@ -6,8 +6,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
+import torch
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
-from trainer.data.order import Bijection, key, mixture
+from trainer.data.order import Bijection, grouped_by_length, key, mixture
 
 
 def test_key_is_fixed_for_ever():
@@ -80,3 +82,18 @@ def test_mixture_fraction_is_keyed():
     overlap = len(np.intersect1d(half, mixture([1000], [0.5], seed=1)[1]))
     assert 190 < overlap < 310
     assert len(mixture([3], [0.01], seed=0)[1]) == 1
+
+
+@pytest.mark.parametrize(("rows", "batch"), [(1000, 4), (997, 2), (37, 4), (7, 8), (1, 1)])
+def test_grouping_by_length_is_the_references(rows: int, batch: int, monkeypatch) -> None:
+    lengths = np.random.default_rng(rows).permutation(rows) // 3
+    order = Bijection(rows, 5).take(np.arange(rows))
+    monkeypatch.setattr(torch, "randperm", lambda *_, **__: torch.from_numpy(order))
+    expected = get_length_grouped_indices(lengths.tolist(), batch)
+    found = grouped_by_length(order, lengths, batch)
+    longest = lengths == lengths.max()
+    assert lengths[found[0]] == lengths.max()
+    assert lengths[found].tolist() == lengths[expected].tolist()
+    if longest.sum() == 1:  # the reference leaves open which of several comes first
+        assert found.tolist() == expected
+    assert sorted(found.tolist()) == list(range(rows))

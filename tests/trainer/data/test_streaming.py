@@ -253,3 +253,32 @@ def test_hub_data_sets_stream_and_resume(tmp_path: Path, letters, monkeypatch):
         resumed.load_state_dict(states[position])
         assert words(next(resumed)) == steps[position]
     assert all(asked)
+
+
+def test_without_skipping_data_begin_with_their_epoch_again(make_source, letters):
+    batches = stream([make_source(50)], letters, per_device=16)
+    steps, states = [], []
+    for _ in range(8):
+        states.append(batches.state_dict())
+        steps.append(words(next(batches)))
+    for position, first in [(0, 0), (3, 0), (4, 4), (6, 4)]:
+        resumed = stream([make_source(50)], letters, per_device=16)
+        resumed.load_state_dict(json.loads(json.dumps(states[position])), skip=False)
+        assert resumed.is_epoch_end == (position > 0)
+        assert [words(next(resumed)) for _ in range(8 - first)] == steps[first:]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_step_is_given_again_in_smaller_micro_batches(make_source, letters, workers: int):
+    unbroken = [words(step) for step in islice(stream([make_source(50)], letters, per_device=8), 9)]
+    batches = stream([make_source(50)], letters, per_device=8, num_workers=workers)
+    for _ in range(7):
+        next(batches)
+    batches.step_back()
+    batches.resplit(4, 2)
+    step = next(batches)
+    assert [len(words([batch])) for batch in step] == [4, 4]
+    assert [words(step), words(next(batches)), words(next(batches))] == unbroken[6:]
+    batches.close()
+    with pytest.raises(AssertionError):
+        batches.resplit(4, 3)
