@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from conf import logging
 from trainer.state import TrainerCallback, TrainerControl, TrainerState
 
 _SECONDS_BETWEEN = 0.1  # redraws of the line
@@ -17,7 +18,8 @@ _SECONDS_BETWEEN = 0.1  # redraws of the line
 class ProgressCallback(TrainerCallback):
     """Shows step, loss, learning rate, tokens a second and the time left; only the main process speaks.
 
-    ``disable_tqdm`` silences the line, evaluation results are still shown.
+    ``disable_tqdm``, or ``conf.logging.disable_progress_bar()``, silences the line; evaluation results are
+    still shown.
     """
 
     def __post_init__(self) -> None:
@@ -30,7 +32,7 @@ class ProgressCallback(TrainerCallback):
         self._start = (time.perf_counter(), state.global_step, state.num_input_tokens_seen)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not self._terminal or args.disable_tqdm or not state.is_world_process_zero:
+        if not self._terminal or not _shown(args) or not state.is_world_process_zero:
             return
         if (now := time.perf_counter()) - self._drawn > _SECONDS_BETWEEN:
             self._drawn = now
@@ -44,17 +46,19 @@ class ProgressCallback(TrainerCallback):
             self._say(_table(logs))
         elif "loss" in logs:
             self._last = dict(logs)
-            if self._terminal and not args.disable_tqdm:
+            if not _shown(args):
+                return
+            if self._terminal:
                 self._draw(state)
-            elif not args.disable_tqdm:
+            else:
                 self._say(self._line(state))
 
     def on_save(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if state.is_world_process_zero and not args.disable_tqdm and not self._terminal:
+        if state.is_world_process_zero and _shown(args) and not self._terminal:
             self._say(f"saved checkpoint-{state.global_step}")
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if self._terminal and state.is_world_process_zero and not args.disable_tqdm:
+        if self._terminal and state.is_world_process_zero and _shown(args):
             self._draw(state)
             sys.stderr.write("\n")
 
@@ -81,6 +85,11 @@ class ProgressCallback(TrainerCallback):
             sys.stderr.write("\r\x1b[2K")
         sys.stderr.write(text + "\n")
         sys.stderr.flush()
+
+
+def _shown(args: Any) -> bool:
+    """Whether the line is wanted."""
+    return not args.disable_tqdm and logging.is_progress_bar_enabled()
 
 
 def _table(logs: Mapping[str, Any]) -> str:

@@ -122,7 +122,9 @@ class _Reader:
         return MISSING
 
     def wrong(self, path: str, value: Any, wanted: str) -> Any:
-        return self.problem(path, f"{wanted} is wanted, {value!r} was given.")
+        name = path.rpartition(".")[2]
+        shown = f"<{name.upper()}>" if name.endswith("_token") else repr(value)  # a secret is not repeated
+        return self.problem(path, f"{wanted} is wanted, {shown} was given.")
 
     # -- sections ----------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import pytest
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything loads torch; results are equal for equal threads only
 
+from conf import logging
 from conf.errors import StockpotError
 from conf.plugins import resolve
 from trainer import cli
@@ -45,11 +46,12 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def process_as_it_was() -> Iterator[None]:
-    """Give back what a command line changes in this process: arguments, environment, what plug-ins added."""
-    arguments, environment = list(sys.argv), dict(os.environ)
+    """Give back what a run changes here: arguments, environment, verbosity, what plug-ins added."""
+    arguments, environment, verbosity = list(sys.argv), dict(os.environ), logging.get_verbosity()
     modules, catalogs = set(sys.modules), {address: dict(resolve(address)) for address in CATALOGS.values()}
     yield
     sys.argv[:] = arguments
+    logging.set_verbosity(verbosity)
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
     for address, entries in catalogs.items():

@@ -2,36 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-import yaml
 
 from callbacks import CATALOG as CALLBACKS
-from callbacks.default_flow import DefaultFlowCallback
 from collators import CATALOG as COLLATORS
-from conf.decode import encode
-from conf.errors import CheckpointError, ConfigError
+from conf.errors import ConfigError
 from conf.plugins import nearest, options_of, thing_of
 from models.auto import build_model, torch_dtype
 from models.config import ModelConfig
 from models.heads.chunked import CHUNK_BYTES, CHUNK_TOKENS
+from models.kernels import check_liger
 from models.task_model import TaskModel
-from models.weights import WeightFiles, checkpoint_names, load_weights
+from models.weights import checkpoint_names
 from processors.rendering import stop_ids
-from trainer.arguments import flat
-from trainer.checkpoint import Checkpointer
+from trainer.assemble import Parts, assemble, make_publisher
 from trainer.config import RunConfig
 from trainer.data.batches import Batches, EvaluationBatches
+from trainer.data.cache import TokenRows
 from trainer.data.rows import RowSet
 from trainer.evaluator import Evaluator
-from trainer.interrupt import Interrupt
-from trainer.log import MetricsFile
+from trainer.metrics import CATALOG as METRICS
+from trainer.model_files import model_files
+from trainer.model_options import apply_options
 from trainer.objectives import CATALOG as OBJECTIVES
 from trainer.objectives.objective import Objective
 from trainer.optimizers import CATALOG as OPTIMIZERS
@@ -40,10 +39,14 @@ from trainer.plan import Plan, make_plan
 from trainer.prepare import Prepared, stream_of
 from trainer.ranks.ranks import Ranks
 from trainer.run import Run, StepStream
-from trainer.run_folder import METRICS, RunFolder
+from trainer.run_folder import RunFolder
 from trainer.schedules import CATALOG as SCHEDULES
-from trainer.seeding import seed_rank, seed_weights
-from trainer.state import Callbacks, TrainerControl, TrainerState
+from trainer.schedules import FactorRates
+from trainer.seeding import seed_weights
+from trainer.special_tokens import align_special_tokens
+from trainer.state import TrainerCallback
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +73,12 @@ def planned(
 ) -> Materials:
     """The materials of a run with its plan; the model is counted on the meta device.
 
-    Raises ``ConfigError`` for a metric that the objective does not have.
+    Raises ``ConfigError`` for a metric that the objective does not have, or kernels that cannot run here.
     """
     objective = objective_of(config)
     _refuse_metric(config, objective)
+    if config.training.use_liger_kernel:
+        check_liger(config.training.liger_kernel_config)
     dtype = torch_dtype(config.model.dtype)
     shapes = build_model(facts, objective.head, device="meta", dtype=dtype)
     trainable = [p for p in shapes.parameters() if p.requires_grad]
@@ -102,118 +107,92 @@ def planned(
 
 
 def objective_of(config: RunConfig) -> Objective:
-    """The training method that a configuration names."""
+    """The training method that a configuration names; ``ConfigError`` where it cannot smooth its labels."""
     thing = thing_of(OBJECTIVES, config.objective.name, "objective.name")
-    return thing(config.objective.options)
+    smoothing = config.training.label_smoothing_factor
+    if not smoothing:
+        return thing(config.objective.options)
+    if not getattr(thing, "smooths_labels", False):
+        raise ConfigError(
+            f"training.label_smoothing_factor: {smoothing} cannot be used with {config.objective.name}, "
+            "whose loss is over no vocabulary or set of classes; leave it out."
+        )
+    return thing(config.objective.options, label_smoothing=smoothing)
 
 
 def _refuse_metric(config: RunConfig, objective: Objective) -> None:
     """Unless ``metric_for_best_model`` is something that an evaluation will give."""
     given = config.evaluation.metric_for_best_model
     sets = config.data.validation if len(config.data.validation) > 1 else ()
-    known = [*objective.coefficients, *(f"{name}_{term}" for name in sets for term in objective.coefficients)]
+    names = [*objective.coefficients, *(name for metric in make_metrics(config) for name in metric.names)]
+    known = [*names, *(f"{data}_{name}" for data in sets for name in names)]
     if given is not None and (metric := given.removeprefix("eval_")) not in known:
         raise ConfigError(
             f"evaluation.metric_for_best_model: there is no {given!r}; {nearest(metric, known)}"
         )
 
 
-def build_run(materials: Materials, folder: RunFolder, ranks: Ranks) -> Run:
-    """Make every part and put them together; a checkpoint to go on from is restored.
+def build_run(materials: Materials, folder: RunFolder, ranks: Ranks, *, say: Say, undo: ExitStack) -> Run:
+    """Make every part and put them together; a checkpoint to go on from is restored by the caller.
 
     Raises ``CheckpointError`` for weights that do not fit.
     """
-    config, plan = materials.config, materials.plan
+    config, tokenizer = materials.config, materials.prepared.tokenizer
     objective = objective_of(config)
     model = make_model(materials, objective, folder.checkpoint)
+    files = model_files(model, max_shard_size=config.checkpoint.max_shard_size, stop_ids=stop_ids(tokenizer))
+    for note in (align_special_tokens(model, tokenizer), *apply_options(model, config.training, undo)):
+        if note:
+            say(note)
     model.to(ranks.device)
     optimizer = make_optimizer(config, model)
-    batches = make_batches(materials, objective, ranks)
-    state = _initial_state(materials, ranks)
-    control = TrainerControl()
-    checkpointer = Checkpointer(
-        folder.path,
-        save_processor=materials.prepared.tokenizer.save,
-        stop_ids=stop_ids(materials.prepared.tokenizer),
-        config_yaml=yaml.safe_dump(encode(config), sort_keys=False, allow_unicode=True),
-        max_shard_size=config.checkpoint.max_shard_size,
-        save_total_limit=config.checkpoint.save_total_limit,
-        rows_per_step=plan.rows_per_step,
-        num_threads=materials.num_threads,
-        seed=config.training.seed,
-    )
     schedule = thing_of(SCHEDULES, config.schedule.name, "schedule.name")
-    factor = schedule(config.schedule.options, max_steps=plan.max_steps)
-    evaluator = Evaluator(objective, ranks, evaluation_sets(materials, objective, ranks))
-    args = callback_arguments(config)
-    seed_rank(config.training.seed, ranks.rank)
-    run = Run(
-        model=ranks.prepare(model),
+    sets = evaluation_sets(materials, objective, ranks)
+    per_token = 6 * model.num_parameters(exclude_embeddings=True)
+    parts = Parts(
+        model=model,
         objective=objective,
         optimizer=optimizer,
-        schedule=factor,
-        batches=batches,
-        ranks=ranks,
-        evaluator=evaluator,
-        checkpointer=checkpointer,
-        callbacks=make_callbacks(
-            materials,
-            args=args,
-            state=state,
-            control=control,
-            model=model,
-            optimizer=optimizer,
-            lr_scheduler=factor,
-            train_dataloader=batches,
-            eval_dataloader=evaluator.sets,
-        ),
-        state=state,
-        control=control,
-        metrics_file=MetricsFile(folder.path / METRICS),
-        interrupt=Interrupt(),
-        max_grad_norm=config.training.max_grad_norm,
-        saves_at_end=config.checkpoint.save_strategy != "no",
-        evaluate_on_start=config.evaluation.eval_on_start,
-        metric_for_best_model=f"eval_{args.metric_for_best_model.removeprefix('eval_')}",
-        greater_is_better=args.greater_is_better,
+        rates=FactorRates(optimizer, schedule(config.schedule.options, max_steps=materials.plan.max_steps)),
+        batches=make_batches(materials, objective, ranks),
+        evaluator=Evaluator(objective, ranks, sets, metrics=make_metrics(config)),
+        callbacks=make_callbacks(config),
+        processor=tokenizer,
+        flops=lambda batch: per_token * batch["input_ids"].numel(),
+        files=files,
+        main_input_name=model.main_input_name,
+        eval_dataloader=sets,
+        publisher=make_publisher(config, folder, ranks),
     )
-    run.callbacks("on_init_end")
-    return run
+    return assemble(
+        config,
+        materials.plan,
+        parts,
+        folder=folder,
+        ranks=ranks,
+        num_threads=materials.num_threads,
+        say=say,
+        undo=undo,
+    )
 
 
 def make_model(materials: Materials, objective: Objective, checkpoint: Path | None) -> TaskModel:
     """The model with its weights: of the checkpoint, of ``model.path``, or drawn from the seed."""
     section = materials.config.model
     source = checkpoint or (Path(section.path) if section.path else None)
-    dtype = torch_dtype(section.dtype)
     build = partial(
         build_model,
         materials.model_config,
         objective.head,
-        dtype=dtype,
+        dtype=torch_dtype(section.dtype),
         attn_implementation=section.attn_implementation,
     )
     if source is None:
         seed_weights(materials.config.training.seed)
-        model = build()
-    else:
-        model = build(device="meta")
-        _load(model, source, dtype)
-    if materials.config.training.gradient_checkpointing:
-        model.gradient_checkpointing_enable()
+        return build()
+    model = build(device="meta")
+    model_files(model, max_shard_size=materials.config.checkpoint.max_shard_size).load(model, source)
     return model
-
-
-def _load(model: TaskModel, folder: Path, dtype: torch.dtype | None) -> None:
-    report = load_weights(model, WeightFiles(folder), dtype=dtype)
-    gaps = [*report.missing, *(mismatch.key for mismatch in report.mismatched)]
-    if gaps or report.unexpected:
-        what = (
-            f"lacks or has in another shape {gaps[:5]}"
-            if gaps
-            else f"has unknown tensors {report.unexpected[:5]}"
-        )
-        raise CheckpointError(f"{folder}: {what}; it does not fit its config.json and the objective's head.")
 
 
 def make_optimizer(config: RunConfig, model: TaskModel) -> torch.optim.Optimizer:
@@ -228,17 +207,25 @@ def make_optimizer(config: RunConfig, model: TaskModel) -> torch.optim.Optimizer
     return optimizer
 
 
-def make_collator(materials: Materials, objective: Objective, *, packing: bool) -> Any:
+def make_collator(prepared: Prepared, objective: Objective, *, packing: bool) -> Any:
     """The objective's own collator, with its default options."""
     name = objective.collator(packing=packing)
     options = options_of(COLLATORS, name, "collator")()
-    return thing_of(COLLATORS, name, "collator")(options, tokenizer=materials.prepared.tokenizer)
+    return thing_of(COLLATORS, name, "collator")(options, tokenizer=prepared.tokenizer)
+
+
+def make_metrics(config: RunConfig) -> list[Any]:
+    """The streaming metrics of an evaluation, in the recipe's order."""
+    return [
+        thing_of(METRICS, choice.name, f"metrics.{key}")(choice.options)
+        for key, choice in config.metrics.items()
+    ]
 
 
 def make_batches(materials: Materials, objective: Objective, ranks: Ranks) -> StepStream:
     """The stream of optimizer steps of this rank."""
     config, training, data = materials.config, materials.config.training, materials.config.data
-    collator = make_collator(materials, objective, packing=data.packing)
+    collator = make_collator(materials.prepared, objective, packing=data.packing)
     if materials.rows is None:
         return stream_of(config, materials.prepared, collator, rank=ranks.rank, world_size=ranks.world_size)
     return Batches(
@@ -251,9 +238,20 @@ def make_batches(materials: Materials, objective: Objective, ranks: Ranks) -> St
         world_size=ranks.world_size,
         shuffle=data.shuffle,
         drop_last=data.dataloader_drop_last,
-        num_workers=data.dataloader_num_workers,
-        prefetch_factor=data.dataloader_prefetch_factor or 2,
+        lengths=materials.rows.lengths if data.groups_by_length else None,
+        **loader_options(config, ranks),
+        persistent_workers=data.dataloader_persistent_workers,
     )
+
+
+def loader_options(config: RunConfig, ranks: Ranks) -> dict[str, Any]:
+    """How batches are loaded, which changes nothing of what they are."""
+    data = config.data
+    return {
+        "num_workers": data.dataloader_num_workers,
+        "prefetch_factor": data.dataloader_prefetch_factor or 2,
+        "pin_memory": data.dataloader_pin_memory and ranks.device.type != "cpu",
+    }
 
 
 def evaluation_sets(materials: Materials, objective: Objective, ranks: Ranks) -> dict[str, EvaluationBatches]:
@@ -261,8 +259,21 @@ def evaluation_sets(materials: Materials, objective: Objective, ranks: Ranks) ->
     config = materials.config
     if config.evaluation.eval_strategy == "no" and not config.evaluation.eval_on_start:
         return {}
-    packing = config.data.packing
-    collator = make_collator(materials, objective, packing=packing)
+    prepared, packing = materials.prepared, config.data.packing
+    return sets_of(prepared.validation, config, prepared, objective, ranks, packing=packing)
+
+
+def sets_of(
+    sources: Mapping[str, TokenRows],
+    config: RunConfig,
+    prepared: Prepared,
+    objective: Objective,
+    ranks: Ranks,
+    *,
+    packing: bool,
+) -> dict[str, EvaluationBatches]:
+    """This rank's share of each of these sources, in their order."""
+    collator = make_collator(prepared, objective, packing=packing)
     return {
         name: EvaluationBatches(
             RowSet([rows], capacity=config.data.max_length if packing else None),
@@ -270,46 +281,19 @@ def evaluation_sets(materials: Materials, objective: Objective, ranks: Ranks) ->
             per_device_batch_size=config.evaluation.per_device_eval_batch_size,
             rank=ranks.rank,
             world_size=ranks.world_size,
+            **loader_options(config, ranks),
         )
-        for name, rows in materials.prepared.validation.items()
+        for name, rows in sources.items()
     }
 
 
-def callback_arguments(config: RunConfig) -> SimpleNamespace:
-    """The flat view that callbacks get, with the metric for the best model filled in."""
-    args = flat(config)
-    args.metric_for_best_model = args.metric_for_best_model or "loss"
-    if args.greater_is_better is None:
-        args.greater_is_better = not args.metric_for_best_model.endswith("loss")
-    return args
-
-
-def make_callbacks(materials: Materials, **given: Any) -> Callbacks:
-    """The flow of the loop first, then what the recipe names, in its order."""
+def make_callbacks(config: RunConfig) -> list[TrainerCallback]:
+    """What the recipe names, in its order."""
     chosen = []
-    for key, choice in materials.config.callbacks.items():
+    for key, choice in config.callbacks.items():
         thing = thing_of(CALLBACKS, choice.name, f"callbacks.{key}")
         chosen.append(choice.options if thing is type(choice.options) else thing(choice.options))
-    return Callbacks(
-        [DefaultFlowCallback(), *chosen],
-        processing_class=materials.prepared.tokenizer,
-        plan=materials.plan,
-        **given,
-    )
-
-
-def _initial_state(materials: Materials, ranks: Ranks) -> TrainerState:
-    plan, config = materials.plan, materials.config
-    return TrainerState(
-        max_steps=plan.max_steps,
-        num_train_epochs=int(-(-(plan.num_train_epochs or 0) // 1)),
-        logging_steps=plan.log.every or 0,
-        eval_steps=plan.evaluate.every or 0,
-        save_steps=plan.save.every or 0,
-        train_batch_size=config.training.per_device_train_batch_size,
-        is_local_process_zero=ranks.launched.local_rank == 0,
-        is_world_process_zero=ranks.is_main,
-    )
+    return chosen
 
 
 def activation_bytes(config: RunConfig, model_config: Any) -> int:

@@ -16,17 +16,19 @@ everything else is JSON: reading a checkpoint can run no code.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from conf.errors import CheckpointError
-from models.weights import WeightFiles, save_tensors, save_weights
-from trainer.manifest import Folder, publish, require_space
+from models.weights import WeightFiles, save_tensors
+from trainer.batch_size import split_as_found
+from trainer.manifest import Folder, move_up, publish, require_space, verify
+from trainer.model_files import ModelFiles, save_processor
 from trainer.ranks.ranks import unwrap
 from trainer.retention import retain
 from trainer.seeding import generator_states, restore_generators, seed_rank
@@ -35,7 +37,6 @@ from trainer.state import TrainerState
 if TYPE_CHECKING:
     from trainer.run import Run
 
-Open = Callable[[str], BinaryIO]
 TRAINING = "training"
 # The fields of the state that go on; the others follow from the plan of the resumed run.
 RESTORED = (
@@ -50,6 +51,17 @@ RESTORED = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions:
+    """What of a checkpoint is wanted, and what of it is restored."""
+
+    max_shard_size: int
+    save_total_limit: int | None = None
+    save_only_model: bool = False
+    restores_callbacks: bool = True
+    skips_data: bool = True
+
+
 class Checkpointer:
     """Writes the ``checkpoint-<step>`` folders of a run, keeps as many as are wanted, and restores them."""
 
@@ -57,21 +69,22 @@ class Checkpointer:
         self,
         run_dir: Path,
         *,
-        save_processor: Callable[[Open], None],
-        stop_ids: list[int],
+        files: ModelFiles,
+        processor: Any,
         config_yaml: str,
-        max_shard_size: int,
-        save_total_limit: int | None = None,
+        options: CheckpointOptions,
         rows_per_step: int = 1,
         num_threads: int = 1,
         seed: int = 0,
+        card: Callable[[Run], str] | None = None,
     ):
-        self.run_dir = run_dir
-        self.save_processor, self.stop_ids, self.config_yaml = save_processor, stop_ids, config_yaml
-        self.max_shard_size, self.save_total_limit = max_shard_size, save_total_limit
+        self.run_dir, self.files, self.processor = run_dir, files, processor
+        self.config_yaml, self.options = config_yaml, options
         self.rows_per_step = rows_per_step
         self.num_threads, self.seed = num_threads, seed
+        self.card = card
         self.last_step: int | None = None
+        self.best_loaded: Path | None = None
         self._written: list[Path] = []
 
     @property
@@ -90,46 +103,45 @@ class Checkpointer:
         if state.best_global_step == state.global_step:
             state.best_model_checkpoint = path.name
         if ranks.is_main:
-            require_space(path, num_bytes(run))
+            require_space(path, self._num_bytes(run))
             with publish(path, about={"step": state.global_step}) as folder:
-                self.save_model(run, folder.open)
-                self._save_training(run, folder, generators)
+                self.save_model(run, folder)
+                self._save_state(run, folder)
+                if not self.options.save_only_model:
+                    self._save_training(run, folder, generators)
             self._written.append(path)
-            if self.save_total_limit is not None:
+            if self.options.save_total_limit is not None:
                 best = [self.run_dir / state.best_model_checkpoint] if state.best_model_checkpoint else []
-                retain(self.run_dir, limit=self.save_total_limit, keep=best, written=self._written)
+                retain(self.run_dir, limit=self.options.save_total_limit, keep=best, written=self._written)
         ranks.barrier()
         self.last_step = state.global_step
 
-    def save_model(self, run: Run, open: Open) -> None:
+    def save_model(self, run: Run, folder: Folder) -> None:
         """The part that loads anywhere: weights, configuration, processor files."""
-        model = unwrap(run.model)
-        save_weights(model, open, max_shard_size=self.max_shard_size)
-        config = model.saved_config().to_dict()
-        ids = {
-            name: config[name] for name in ("bos_token_id", "pad_token_id") if config.get(name) is not None
-        }
-        _write_json(open, "config.json", config)
-        _write_json(open, "generation_config.json", {**ids, "eos_token_id": self.stop_ids})
-        self.save_processor(open)
+        self.files.save(unwrap(run.model), folder)
+        save_processor(self.processor, folder)
 
-    def _save_training(self, run: Run, folder: Folder, generators: list[Mapping[str, Tensor]]) -> None:
-        tensors, scalars = split_optimizer_state(run.optimizer)
-        save_tensors(
-            tensors.items(), folder.open, stem=f"{TRAINING}/optimizer", max_shard_size=self.max_shard_size
-        )
-        for rank, states in enumerate(generators):
-            save_tensors(states.items(), folder.open, stem=f"{TRAINING}/rng-{rank}")
+    def _save_state(self, run: Run, folder: Folder) -> None:
         run.state.stateful_callbacks = run.callbacks.state_dict()
         folder.write_text(
             "trainer_state.json", json.dumps(run.state.to_dict(), indent=2, sort_keys=True) + "\n"
         )
         folder.write_text(f"{TRAINING}/config.yaml", self.config_yaml)
+
+    def _save_training(self, run: Run, folder: Folder, generators: list[Mapping[str, Tensor]]) -> None:
+        tensors, scalars = split_optimizer_state(run.optimizer)
+        shard_size = self.options.max_shard_size
+        save_tensors(tensors.items(), folder.open, stem=f"{TRAINING}/optimizer", max_shard_size=shard_size)
+        for rank, states in enumerate(generators):
+            save_tensors(states.items(), folder.open, stem=f"{TRAINING}/rng-{rank}")
         folder.write_json(
             f"{TRAINING}/state.json",
             {
                 "batches": run.batches.state_dict(),
                 "window": run.window.state_dict(),
+                "rates": run.rates.state_dict(),
+                "updates": run.updates,
+                "scaler": run.ranks.scaler_state(),
                 "optimizer_scalars": scalars,
                 "groups": [
                     {k: v for k, v in group.items() if k != "params" and _is_plain(v)}
@@ -143,19 +155,33 @@ class Checkpointer:
         )
 
     def save_final(self, run: Run) -> None:
-        """The model at the top of the run folder, by hard links to the last checkpoint if possible."""
+        """The model at the top of the run folder with its card, by hard links to a checkpoint if possible."""
         if run.ranks.is_main:
             staged = self.run_dir / ".final"
             source = self.last_saved if self.last_step == run.state.global_step else None
+            source = self.best_loaded or source
             with publish(staged) as folder:
                 if source is None:
-                    self.save_model(run, folder.open)
+                    self.save_model(run, folder)
                 else:
-                    for file in sorted(path for path in source.iterdir() if path.is_file()):
-                        if file.name not in ("MANIFEST.json", "trainer_state.json"):
-                            folder.link(file.name, file)
-            _move_up(staged, self.run_dir)
+                    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+                        name = file.relative_to(source).as_posix()
+                        if name not in ("MANIFEST.json", "trainer_state.json") and TRAINING not in name.split(
+                            "/"
+                        ):
+                            folder.link(name, file)
+                if self.card is not None:
+                    folder.write_text("README.md", self.card(run))
+            move_up(staged, self.run_dir)
         run.ranks.barrier()
+
+    def _num_bytes(self, run: Run) -> int:
+        """What a checkpoint of ``run`` takes on disk, but for a few small files."""
+        weights = sum(t.nbytes for t in unwrap(run.model).state_dict().values())
+        if self.options.save_only_model:
+            return weights + 2**20
+        tensors, _ = split_optimizer_state(run.optimizer)
+        return weights + sum(t.nbytes for t in tensors.values()) + 2**20 * (1 + run.ranks.world_size)
 
     # -- restoring -----------------------------------------------------------------------------------
 
@@ -171,13 +197,33 @@ class Checkpointer:
         restore_optimizer(
             run.optimizer, WeightFiles(path / TRAINING, "optimizer"), saved["optimizer_scalars"]
         )
-        run.batches.load_state_dict(saved["batches"])
+        run.batches.load_state_dict(saved["batches"], skip=self.options.skips_data)
+        if run.finds_batch_size and restored.train_batch_size is not None:
+            split_as_found(run, restored.train_batch_size)
         run.window.load_state_dict(saved["window"])
-        run.callbacks.load_state_dict(restored.stateful_callbacks)
-        evaluations = (line for line in reversed(run.state.log_history) if run.metric_for_best_model in line)
+        run.updates = saved.get("updates", run.state.global_step)
+        run.rates.load_state_dict(saved.get("rates", {}))
+        run.ranks.load_scaler_state(saved.get("scaler", {}))
+        if self.options.restores_callbacks:
+            run.callbacks.load_state_dict(restored.stateful_callbacks)
+        metric = run.options.metric_for_best_model
+        evaluations = (line for line in reversed(run.state.log_history) if metric in line)
         run.last_metrics = {k: v for k, v in next(evaluations, {}).items() if k.startswith("eval_")}
+        run.first_step, run.tokens_at_start = run.state.global_step, run.state.num_input_tokens_seen
         self.last_step = run.state.global_step
-        return self._restore_generators(run, path, saved)
+        note = getattr(run.batches, "resume_note", None)
+        return [*([note] if note else []), *self._restore_generators(run, path, saved)]
+
+    def load_best(self, run: Run) -> None:
+        """Put the weights of the best evaluation into the model; ``CheckpointError`` if they are damaged."""
+        name = run.state.best_model_checkpoint
+        if name is None:
+            run.say("no evaluation was saved: the model stays as it is after the last step.")
+            return
+        self.best_loaded = self.run_dir / name
+        if self.best_loaded != self.last_saved or self.last_step != run.state.global_step:
+            verify(self.best_loaded)
+            self.files.load(unwrap(run.model), self.best_loaded)
 
     def _restore_generators(self, run: Run, path: Path, saved: Mapping[str, Any]) -> list[str]:
         notes = []
@@ -230,14 +276,6 @@ def restore_optimizer(
         optimizer.state[parameter][state] = value
 
 
-def num_bytes(run: Run) -> int:
-    """What a checkpoint of ``run`` takes on disk, but for a few small files."""
-    tensors, _ = split_optimizer_state(run.optimizer)
-    model = unwrap(run.model)
-    weights = sum(t.nbytes for t in model.state_dict().values())
-    return weights + sum(t.nbytes for t in tensors.values()) + 2**20 * (1 + run.ranks.world_size)
-
-
 def _named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
     """Each trained parameter with its name and its group."""
     for group in optimizer.param_groups:
@@ -247,23 +285,3 @@ def _named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, T
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | str | list | tuple)
-
-
-def _write_json(open: Open, name: str, content: Any) -> None:
-    with open(name) as stream:
-        stream.write((json.dumps(content, indent=2, sort_keys=True) + "\n").encode())
-
-
-def _move_up(staged: Path, target: Path) -> None:
-    """Move a folder's files into ``target``, the configuration last, so that a cut leaves no half model."""
-    files = sorted(staged.iterdir(), key=lambda file: file.name == "config.json")
-    names = {file.name for file in files}
-    for old in target.glob("model*.safetensors*"):
-        if old.name not in names:
-            old.unlink()
-    for file in files:
-        if file.name == "MANIFEST.json":
-            file.unlink()
-        elif file.is_file():
-            os.replace(file, target / file.name)
-    staged.rmdir()

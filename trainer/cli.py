@@ -11,14 +11,16 @@ import shlex
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 from conf import compose
-from conf.decode import encode
 from conf.errors import ConfigError, StockpotError, StoppedError
 from trainer.ranks import LaunchEnvironment, launch_environment
+from trainer.reports import table
 
 if TYPE_CHECKING:
     from trainer.build import Materials
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from trainer.run_folder import RunFolder
 
 SWEEP = {"--multirun", "-m"}
+SHOWING = {"--cfg", "-c"}
 HELP = """\
 train.py: train a neural network by one YAML recipe.
 
@@ -39,6 +42,8 @@ train.py: train a neural network by one YAML recipe.
   train.py resume=RUN/checkpoint-500              go on from a checkpoint, exactly
   train.py +recipe=NAME output_dir=RUN resume=auto
   train.py +recipe=NAME model.path=FOLDER         start from a model folder or a finished run
+  train.py +recipe=NAME model.path=FOLDER task=evaluate
+  train.py +recipe=NAME model.path=FOLDER task=predict data.test.mine.path=FILE data.test.mine.format=chat
   train.py --multirun +recipe=NAME optimizer.learning_rate=1e-4,3e-4
   train.py --config-dir DIR +recipe=MINE          a recipe of your own in DIR/recipe/MINE.yaml
   train.py plugins=FILE.py +recipe=MINE           models, callbacks, ... of your own
@@ -65,28 +70,46 @@ def main() -> None:
 
 
 def run_command(arguments: Sequence[str]) -> None:
-    """Carry out a command line; raises ``StockpotError``."""
+    """Carry out a command line; raises ``StockpotError``, in which no access token is named."""
+    try:
+        _run(arguments)
+    except ConfigError as error:
+        from trainer.secrets import hidden
+
+        raise ConfigError([hidden(problem, arguments) for problem in error.problems]) from None
+
+
+def _run(arguments: Sequence[str]) -> None:
     plugins = tuple(word.partition("=")[2] for word in arguments if word.startswith("plugins="))
     words = [word for word in arguments if not word.startswith("plugins=")]
     if not words:
         _say(list_recipes())
         return
     if "--help" in words or "-h" in words:
-        _say(
-            HELP + "\n".join(f"  {name}: {', '.join(options)}" for name, options in compose.groups().items())
-        )
+        lines = (f"  {name}: {', '.join(options)}" for name, options in compose.groups().items())
+        _say(HELP + "\n".join(lines))
         return
-    loaded: dict[str, str] = {}
-    if "--cfg" not in words and "-c" not in words:
-        from trainer.plugins import load_plugins
+    if SHOWING.intersection(words):
+        _show_composed(words)
+        return
+    from trainer.plugins import load_plugins
 
-        loaded = load_plugins(plugins)
+    loaded = load_plugins(plugins)
     if SWEEP.intersection(words):
         from trainer.sweep import sweep
 
         sweep([word for word in words if word not in SWEEP], plugins)
     elif (composed := compose.compose(words)) is not None:
         Command(composed, plugins, loaded).carry_out()
+
+
+def _show_composed(words: Sequence[str]) -> None:
+    """Print what Hydra prints for ``--cfg``, without the access token."""
+    from trainer.secrets import redacted
+
+    with redirect_stdout(StringIO()) as printed:
+        compose.compose(words)
+    _say(redacted(printed.getvalue().rstrip("\n")))
 
 
 def list_recipes() -> str:
@@ -104,15 +127,23 @@ class Command:
         self.composed, self.plugins, self.loaded = composed, plugins, loaded
         self.environment = launch_environment()
         self.found: RunFolder | None = None
-        self.say: Callable[[str], None] = _say if self.environment.is_main else _nothing
+        self.say = self.warn = _say if self.environment.is_main else _nothing
+        self.began = time.perf_counter()
 
     def carry_out(self) -> float | None:
         """Train, or with ``check=true`` stop at the plan; returns the metric that a sweep compares."""
-        config = self.decode()
+        with ExitStack() as undo:
+            return self._carry_out(self.decode(), undo)
+
+    def _carry_out(self, config: RunConfig, undo: ExitStack) -> float | None:
         from trainer import run_folder  # only now, as what it imports is slow beside a mistyped key
+        from trainer.config import public
         from trainer.prepare import model_config, prepare, settled
 
         config = settled(config, self.composed.given)
+        self.listen_to(config, undo)
+        if config.task != "train":
+            return self.task(config)
         folder = self.found
         if folder is None and self.environment.is_main:
             folder = run_folder.find(config.output_dir, config.resume, self.composed.recipe)
@@ -124,11 +155,48 @@ class Command:
         if config.check:
             if folder is not None and folder.checkpoint is not None:
                 rows = materials.plan.rows_per_step
-                for note in run_folder.compare_with(folder, encode(config), rows):
+                for note in run_folder.compare_with(folder, public(config), rows):
                     self.say(note)
-            self.say(_table(materials.plan.lines()))
+            self.say(table(materials.plan.lines()))
             return None
-        return self.train(materials, folder)
+        return self.train(materials, folder, undo)
+
+    def listen_to(self, config: RunConfig, undo: ExitStack) -> None:
+        """Speak as ``logging.log_level`` and its like say, until ``undo``; by default rank 0 alone does."""
+        from conf import logging
+
+        main, local = self.environment.is_main, self.environment.local_rank == 0
+        undo.callback(logging.set_verbosity, logging.get_verbosity())
+        if logging.VERBOSITY not in os.environ:
+            logging.set_verbosity_info()  # a command reports, a library only warns
+        level = logging.process_log_level(
+            config.logging.log_level,
+            config.logging.log_level_replica,
+            is_main=main,
+            is_local_main=local,
+            log_on_each_node=config.logging.log_on_each_node,
+        )
+        logging.set_verbosity(level)
+        speak = _say if main else lambda text: _say(f"rank {self.environment.rank}: {text}")
+        self.say = speak if level <= logging.INFO else _nothing
+        self.warn = speak if level <= logging.WARNING else _nothing
+
+    def task(self, config: RunConfig) -> float | None:
+        """Evaluate or predict: nothing is trained."""
+        from trainer.prepare import model_config, prepare
+
+        prepared = prepare(config, self.say, plugins=self.plugins)
+        if config.show:
+            self.show(config, prepared)
+        facts = model_config(config, prepared.tokenizer)
+        from trainer import tasks  # from here on torch is there
+
+        notes = self._notes(config, facts)
+        task = tasks.planned(config, prepared, facts, recipe=self.composed.recipe, notes=notes)
+        self.say(table(task.lines()))
+        if config.check:
+            return None
+        return tasks.carry_out(task, self.composed.given, say=self.say, warn=self.warn)
 
     def decode(self) -> RunConfig:
         """The typed configuration, judged as a whole; a resumed run without a recipe takes the saved one."""
@@ -140,13 +208,13 @@ class Command:
         if data.get("resume") and self.composed.recipe is None:
             from trainer import run_folder
 
-            self.found = _resumable(data.get("output_dir"), data["resume"])
+            self.found = run_folder.resumable(data.get("output_dir"), data["resume"])
             missing = [
                 f"plugins: the run was trained with {name}; give it again by plugins=FILE."
                 for name in run_folder.saved_plugins(self.found)
                 if name not in self.loaded
             ]
-            data = overlay(run_folder.saved_config(self.found), data, given)
+            data = run_folder.overlay(run_folder.saved_config(self.found), data, given)
         data, self.notes = without_foreign(data, given)
         try:
             return judged(data, given)
@@ -157,7 +225,9 @@ class Command:
         """Print a few training documents, coloured by what is supervised."""
         from processors import show
 
-        for name, rows in prepared.train.items():
+        for name, rows in {**prepared.train, **prepared.validation, **prepared.test}.items():
+            if config.task == "train" and name not in prepared.train:
+                continue
             for index in range(min(config.show, len(rows))):
                 self.say(f"{name}, {rows.place(index)}:\n{show(rows.document(index), prepared.tokenizer)}\n")
 
@@ -195,122 +265,87 @@ class Command:
             )
         return notes
 
-    def train(self, materials: Materials, decided: RunFolder | None) -> float | None:
+    def train(self, materials: Materials, decided: RunFolder | None, undo: ExitStack) -> float | None:
         """Build and train; every rank comes here, rank 0 with the folder it decided."""
         from trainer import build, loop, run_folder
+        from trainer.assemble import make_ranks
+        from trainer.checks import idle_here
+        from trainer.config import public
         from trainer.manifest import require_space
-        from trainer.ranks.ranks import Ranks
-        from trainer.seeding import set_threads
+        from trainer.memory import MemoryMetrics
+        from trainer.seeding import full_determinism, set_threads
 
-        began = time.perf_counter()
         config = materials.config
-        ranks = Ranks(
-            use_cpu=config.parallel.use_cpu,
-            bf16=config.precision.bf16,
-            timeout_seconds=config.parallel.ddp_timeout,
-        )
-        if ranks.note is not None:
-            self.say(ranks.note)
-        folder = ranks.gather(decided)[0]
-        assert folder is not None, "rank 0 decides"
-        if folder.checkpoint is not None:
-            for note in run_folder.compare_with(folder, encode(config), materials.plan.rows_per_step):
-                self.say(note)
-            threads = config.training.num_threads or run_folder.saved_state(folder)["num_threads"]
-            materials = replace(materials, num_threads=set_threads(threads, 1))
-        if ranks.is_main:
-            run_folder.open_folder(folder, self.say)
-            if config.checkpoint.save_strategy != "no":
-                require_space(folder.path, materials.plan.checkpoint_bytes)
-            run_folder.write(folder, encode(config), materials.plan.to_dict())
-            self.say(_table(materials.plan.lines()))
-        ranks.barrier()
-        run = build.build_run(materials, folder, ranks)
+        memory = MemoryMetrics(enabled=not config.logging.skip_memory_metrics)
+        if config.training.full_determinism:
+            undo.enter_context(full_determinism(config.training.seed))
+        with memory.stage("init"):
+            ranks = make_ranks(config)
+            undo.callback(ranks.close)
+            device, size = ranks.device.type, ranks.world_size
+            idle = idle_here(config, self.composed.given, device=device, world_size=size)
+            for note in filter(None, (ranks.note, *idle)):
+                self.warn(note)
+            folder = ranks.gather(decided)[0]
+            assert folder is not None, "rank 0 decides"
+            if folder.checkpoint is not None:
+                for note in run_folder.compare_with(folder, public(config), materials.plan.rows_per_step):
+                    self.say(note)
+                threads = config.training.num_threads or run_folder.saved_state(folder)["num_threads"]
+                materials = replace(materials, num_threads=set_threads(threads, 1))
+            if ranks.is_main:
+                run_folder.open_folder(folder, self.say)
+                if config.checkpoint.save_strategy != "no":
+                    require_space(folder.path, materials.plan.checkpoint_bytes)
+                run_folder.write(folder, public(config), materials.plan.to_dict())
+                self.say(table(materials.plan.lines()))
+            ranks.barrier()
+            run = build.build_run(materials, folder, ranks, say=self.say, undo=undo)
         if folder.checkpoint is not None:
             for note in run.checkpointer.restore(run, folder.checkpoint):
                 self.say(note)
             self.say(f"going on from {folder.checkpoint} (step {folder.step}).")
         if ranks.is_main:
             run.metrics_file.cut_after(run.state.global_step)
-        with run.interrupt:
+        with memory.stage("train"), run.interrupt:
             loop.train(run)
-        return self.finish(run, folder, time.perf_counter() - began)
+        return self.finish(run, folder, memory.metrics("train"))
 
-    def finish(self, run: Run, folder: RunFolder, seconds: float) -> float | None:
+    def finish(self, run: Run, folder: RunFolder, memory: Mapping[str, int]) -> float | None:
         """The final model, the results, and what one can do next; raises ``StoppedError`` after a signal."""
-        from trainer import run_folder
+        from trainer.reports import save_metrics
 
         path = folder.path
         again = f"train.py resume={shlex.quote(str(run.checkpointer.last_saved))}"
-        run.batches.close()
-        run.metrics_file.close()
+        if run.publisher is not None:
+            run.publisher.finish()
         if run.stop_requested:
-            run.ranks.close()
             raise StoppedError(
                 run.interrupt.signal_number or signal.SIGTERM,
                 f"stopped by a signal at step {run.state.global_step}, saved; go on with: {again}",
             )
         run.checkpointer.save_final(run)
-        results = run.results()
+        seconds = time.perf_counter() - self.began
+        results = {**run.results(), **memory}
         if run.ranks.is_main:
-            run_folder.write_results(folder, {**results, "train_runtime": seconds})
+            save_metrics(path, "train", {**results, "train_runtime": seconds})
+            if run.publisher is not None:
+                run.callbacks("on_push_begin")
+                run.publisher.push_final()
         recipe = f"+recipe={self.composed.recipe} " if self.composed.recipe else ""
-        self.say(
-            _table(
-                [
-                    (
-                        "finished",
-                        f"{run.state.global_step} steps in {seconds:.0f} s, "
-                        f"{results['metric_name']} {results['metric']:.4f}",
-                    ),
-                    ("run folder", str(path)),
-                    (
-                        "train on",
-                        f"{again} training.max_steps={2 * run.state.global_step}"
-                        if run.checkpointer.last_saved
-                        else "no checkpoint",
-                    ),
-                    ("start anew from it", f"train.py {recipe}model.path={shlex.quote(str(path))}"),
-                ]
-            )
-        )
-        run.ranks.close()
+        train_on = f"{again} training.max_steps={2 * run.state.global_step}"
+        lines = [
+            (
+                "finished",
+                f"{run.state.global_step} steps in {seconds:.0f} s, "
+                f"{results['metric_name']} {results['metric']:.4f}",
+            ),
+            ("run folder", str(path)),
+            ("train on", train_on if run.checkpointer.last_saved else "no checkpoint"),
+            ("start anew from it", f"train.py {recipe}model.path={shlex.quote(str(path))}"),
+        ]
+        self.say(table(lines))
         return results["metric"]
-
-
-def overlay(saved: dict[str, Any], composed: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
-    """The saved configuration with what was typed on the command line on top.
-
-    What only said how that run was started, its folder first of all, is left out: a run may have been moved.
-    """
-    from trainer.run_folder import PASSING
-
-    result = {key: value for key, value in saved.items() if key not in PASSING}
-    for path, where in given.items():
-        if where != "command line":
-            continue
-        *sections, leaf = path.split(".")
-        source: Any = composed
-        target = result
-        for name in sections:
-            source, target = source.get(name, {}), target.setdefault(name, {})
-        if leaf in source:
-            target[leaf] = source[leaf]
-        else:  # taken away, as in ~callbacks.samples
-            target.pop(leaf, None)
-    return result
-
-
-def _resumable(output_dir: str | None, resume: str) -> RunFolder:
-    """The run and the checkpoint to go on from, where they must say the configuration as well."""
-    from trainer import run_folder
-
-    folder = run_folder.find(output_dir, resume, None)
-    if folder.checkpoint is None:
-        raise ConfigError(
-            f"resume: {folder.path} has no checkpoint to take a configuration from; name a recipe."
-        )
-    return folder
 
 
 def _refuse_empty(places: Sequence[str]) -> None:
@@ -321,11 +356,6 @@ def _refuse_empty(places: Sequence[str]) -> None:
         raise DataError(
             f"{shown}: no token of these rows is supervised; remove them, or raise data.max_length."
         )
-
-
-def _table(lines: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in lines)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in lines)
 
 
 def _say(text: str) -> None:

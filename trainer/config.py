@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from conf.decode import Chosen, OneOf
+from conf.decode import Chosen, OneOf, encode
 from trainer.data.sources import SourceOptions
 
 Interval = Literal["no", "steps", "epoch"]
+LogLevel = Literal["debug", "info", "warning", "error", "critical", "passive"]
+SECRET = ("hub", "hub_token")  # where a configuration may hold what nobody else should read
 
 
 def _at_least(section: object, **bounds: float) -> None:
@@ -77,6 +79,7 @@ class DataSection:
 
     train: dict[str, SourceSection] = field(default_factory=dict)
     validation: dict[str, SourceSection] = field(default_factory=dict)
+    test: dict[str, SourceSection] = field(default_factory=dict)
     max_length: int = 1024
     packing: bool = False
     streaming: bool = False
@@ -105,6 +108,11 @@ class DataSection:
             raise ValueError(
                 f"max_truncated: a share between 0 and 1 is wanted, {self.max_truncated} was given."
             )
+
+    @property
+    def groups_by_length(self) -> bool:
+        """Whether micro-batches are of similar lengths; Seq2Seq's sampler is the same thing."""
+        return self.group_by_length or self.sortish_sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +154,23 @@ class TrainingSection:
             raise ValueError(f"num_train_epochs: more than 0 is wanted, {self.num_train_epochs} was given.")
         if self.num_threads is not None:
             _at_least(self, num_threads=1)
+        if not 0 <= self.label_smoothing_factor < 1:
+            raise ValueError(
+                f"label_smoothing_factor: from 0 to below 1 is wanted, {self.label_smoothing_factor} was "
+                "given."
+            )
+        if self.neftune_noise_alpha is not None and self.neftune_noise_alpha <= 0:
+            raise ValueError(
+                f"neftune_noise_alpha: more than 0 is wanted, {self.neftune_noise_alpha} was given; leave it "
+                "out for no noise."
+            )
+        if self.torch_empty_cache_steps is not None:
+            _at_least(self, torch_empty_cache_steps=1)
+
+    @property
+    def compiles(self) -> bool:
+        """Whether the model is compiled; a backend or a mode alone asks for it too."""
+        return self.torch_compile or bool(self.torch_compile_backend or self.torch_compile_mode)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +182,22 @@ class PrecisionSection:
     bf16_full_eval: bool = False
     fp16_full_eval: bool = False
     tf32: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.bf16 and self.fp16:
+            raise ValueError("fp16: given together with bf16, and only one of them can hold; leave one out.")
+        if self.bf16_full_eval and self.fp16_full_eval:
+            raise ValueError("fp16_full_eval: given together with bf16_full_eval; leave one of them out.")
+
+    @property
+    def autocast(self) -> str | None:
+        """The type to compute in, by its short name; None for fp32."""
+        return "bf16" if self.bf16 else "fp16" if self.fp16 else None
+
+    @property
+    def full_eval(self) -> str | None:
+        """The type that a model is cast to where it is only evaluated; None for its own."""
+        return "bfloat16" if self.bf16_full_eval else "float16" if self.fp16_full_eval else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,13 +231,15 @@ class EvaluationSection:
     greater_is_better: bool | None = None
     eval_accumulation_steps: int | None = None
     prediction_loss_only: bool = False
-    include_for_metrics: tuple[str, ...] = ()
+    include_for_metrics: tuple[Literal["inputs", "loss"], ...] = ()
     eval_do_concat_batches: bool = True
     batch_eval_metrics: bool = False
     eval_use_gather_object: bool = False
 
     def __post_init__(self) -> None:
-        _at_least(self, per_device_eval_batch_size=1)
+        _at_least(self, per_device_eval_batch_size=1, eval_delay=0)
+        if self.eval_accumulation_steps is not None:
+            _at_least(self, eval_accumulation_steps=1)
         _interval(self, "eval_steps")
 
 
@@ -233,12 +276,12 @@ class LoggingSection:
     report_to: str | tuple[str, ...] = "none"
     project: str = "stockpot"
     trackio_space_id: str | None = None
-    log_level: str = "passive"
-    log_level_replica: str = "warning"
+    log_level: LogLevel = "passive"
+    log_level_replica: LogLevel = "warning"
     log_on_each_node: bool = True
     logging_dir: str | None = None
     disable_tqdm: bool | None = None
-    include_num_input_tokens_seen: str | bool = "no"
+    include_num_input_tokens_seen: Literal["all", "non_padding", "no"] | bool = "no"
     skip_memory_metrics: bool = True
     debug: str | tuple[str, ...] = ""
 
@@ -252,7 +295,7 @@ class HubSection:
 
     push_to_hub: bool = False
     hub_model_id: str | None = None
-    hub_strategy: str = "every_save"
+    hub_strategy: Literal["end", "every_save", "checkpoint", "all_checkpoints"] = "every_save"
     hub_token: str | None = None
     hub_private_repo: bool | None = None
     hub_always_push: bool = False
@@ -268,6 +311,11 @@ class GenerationSection:
     generation_num_beams: int | None = None
     generation_config: str | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("generation_max_length", "generation_num_beams"):
+            if getattr(self, name) is not None:
+                _at_least(self, **{name: 1})
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
@@ -277,7 +325,7 @@ class RunConfig:
     resume: str | None = None
     check: bool = False
     show: int = 0
-    task: Literal["train"] = "train"
+    task: Literal["train", "evaluate", "predict"] = "train"
     model: ModelSection = ModelSection()
     processor: ProcessorSection = ProcessorSection()
     data: DataSection = DataSection()
@@ -290,6 +338,17 @@ class RunConfig:
     evaluation: EvaluationSection = EvaluationSection()
     checkpoint: CheckpointSection = CheckpointSection()
     logging: LoggingSection = LoggingSection()
+    metrics: dict[str, Annotated[Chosen, OneOf(catalog="trainer.metrics:CATALOG")]] = field(
+        default_factory=dict
+    )
     callbacks: dict[str, Annotated[Chosen, OneOf(catalog="callbacks:CATALOG")]] = field(default_factory=dict)
     hub: HubSection = HubSection()
     generation: GenerationSection = GenerationSection()
+
+
+def public(config: RunConfig) -> dict[str, Any]:
+    """The configuration as plain data for files and messages, without what is secret."""
+    data = encode(config)
+    section, name = SECRET
+    data[section][name] = None
+    return data

@@ -9,15 +9,19 @@ from typing import Any
 
 
 class Interrupt:
-    """While entered, ``signal_number`` is 0 until a signal asks the run to stop."""
+    """While entered, ``signal_number`` is 0 until a signal asks the run to stop.
 
-    def __init__(self) -> None:
+    Without ``sigterm`` that signal ends the process at once, as it does by default.
+    """
+
+    def __init__(self, *, sigterm: bool = True) -> None:
+        self.signals = (signal.SIGINT, signal.SIGTERM) if sigterm else (signal.SIGINT,)
         self.signal_number = 0
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupt:
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in self.signals:
                 self._previous[number] = signal.signal(number, self._remember)
         return self
 

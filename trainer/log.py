@@ -99,14 +99,18 @@ class MetricsFile:
             self._stream = None
 
     def cut_after(self, step: int) -> None:
-        """Keep the lines up to ``step``, as the run goes on from there; the file is replaced at once."""
+        """Keep the lines up to ``step``, as the run goes on from there; the file is replaced at once.
+
+        A summary goes too: the run will come to its end again, and say it then.
+        """
         self.close()
         if not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
-                if json.loads(line)["step"] <= step:
+                values = json.loads(line)
+                if values["step"] <= step and "train_runtime" not in values:
                     kept.append(line + "\n")
             except (ValueError, KeyError):
                 continue  # the line that a kill cut short

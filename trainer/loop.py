@@ -8,13 +8,14 @@ say so; callbacks set them.
 
 from __future__ import annotations
 
-import math
+from collections.abc import Sequence
 from functools import reduce
 from operator import add
 
 from conf.errors import NonFiniteError
+from trainer.batch_size import Propagate, Terms, fitting
 from trainer.log import StepResult
-from trainer.run import Run
+from trainer.run import MicroBatch, Run
 from trainer.state import TrainerState
 
 
@@ -24,6 +25,7 @@ def train(run: Run) -> TrainerState:
     Raises ``NonFiniteError`` before any update is made from a loss or gradient that is not finite.
     """
     state, control, tell = run.state, run.control, run.callbacks
+    propagate = fitting(forward_backward) if run.finds_batch_size else forward_backward
     tell("on_train_begin")
     if run.evaluate_on_start and state.global_step == 0:
         run.evaluate(counts=False)
@@ -34,7 +36,7 @@ def train(run: Run) -> TrainerState:
             tell("on_epoch_begin")
         control.new_step()
         tell("on_step_begin")
-        run.window.add(optimizer_step(run))
+        run.window.add(optimizer_step(run, propagate))
         state.global_step += 1
         state.epoch = run.batches.epoch
         tell("on_step_end")
@@ -44,37 +46,45 @@ def train(run: Run) -> TrainerState:
             tell("on_epoch_end")
         act(run)
     run.save_last()
+    run.load_best()
+    run.log_summary()
     tell("on_train_end")
     return state
 
 
-def optimizer_step(run: Run) -> StepResult:
+def optimizer_step(run: Run, propagate: Propagate) -> StepResult:
     """One update from the next micro-batches: weigh, forward and backward each, clip, step."""
     micro_batches = next(run.batches)
-    weights, coefficients = run.weigh(micro_batches), run.objective.coefficients
+    run.weigh(micro_batches)
     run.optimizer.zero_grad(set_to_none=True)
-    partial = []
+    partial = propagate(run, micro_batches)
+    grad_norm = run.ranks.clip(run.optimizer, run.max_grad_norm)
+    sums = run.reduce(partial)
+    if not run.may_update(sums, grad_norm):
+        raise NonFiniteError(run.describe_non_finite(partial, grad_norm))
+    run.rates.set(run.updates)
+    run.callbacks("on_pre_optimizer_step")
+    run.update()
+    run.callbacks("on_optimizer_step")
+    run.objective.after_update(run.model, run.state)
+    return run.result(sums, grad_norm)
+
+
+def forward_backward(run: Run, micro_batches: Sequence[MicroBatch]) -> list[Terms]:
+    """Add up the gradients of a step's micro-batches; gives the summed terms of each."""
+    weights, coefficients = run.divisors, run.objective.coefficients
+    partial: list[Terms] = []
     for index, batch in enumerate(micro_batches):
         last = index == len(micro_batches) - 1
         with run.ranks.forward(run.model, last=last):
             loss = run.objective(run.model, run.ranks.to_device(batch))
-        shares = (value * (coefficients[term] / weights[term]) for term, value in loss.terms.items())
-        run.ranks.backward(reduce(add, shares))
+        if not loss.propagated:
+            shares = (value * (coefficients[term] / weights[term]) for term, value in loss.terms.items())
+            run.ranks.backward(reduce(add, shares))
         if not last:
             run.callbacks("on_substep_end")
         partial.append({term: value.detach() for term, value in loss.terms.items()})
-    grad_norm = run.ranks.clip(run.max_grad_norm)
-    sums = run.reduce(partial)
-    if not (math.isfinite(grad_norm) and all(map(math.isfinite, sums.values()))):
-        raise NonFiniteError(run.describe_non_finite(partial, grad_norm))
-    learning_rate = run.set_learning_rate()
-    run.callbacks("on_pre_optimizer_step")
-    run.optimizer.step()
-    run.callbacks("on_optimizer_step")
-    run.objective.after_update(run.model, run.state)
-    return StepResult(
-        sums=sums, weights=weights, grad_norm=grad_norm, learning_rate=learning_rate, counters=run.counters
-    )
+    return partial
 
 
 def act(run: Run) -> None:

@@ -18,32 +18,23 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import io
 import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, cast
 
 from conf.errors import CheckpointError
+from trainer.hashing import CHUNK, FileRecord, HashingFile, record_of
 
 MANIFEST = "MANIFEST.json"
 STAGING = ".staging-"
 DELETING = ".deleting-"
 VERSION = 1
-_CHUNK = 1 << 18  # bytes hashed, then written, at a time: small enough to stay in the processor's cache
-
-
-@dataclass(frozen=True, kw_only=True)
-class FileRecord:
-    """What a manifest says of one file: its size in bytes and the hexadecimal sha256 of its content."""
-
-    size: int
-    sha256: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +115,7 @@ class Folder:
             if error.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP):
                 raise
             with existing.open("rb") as source, self.open(relpath) as target:
-                shutil.copyfileobj(source, target, _CHUNK)
+                shutil.copyfileobj(source, target, CHUNK)
         else:
             self._finish(relpath, _known_record(existing))
 
@@ -152,7 +143,7 @@ class Folder:
             if path.is_dir():
                 folders.append(path)
             elif relpath not in self._records:
-                self._records[relpath] = _hash(path)
+                self._records[relpath] = record_of(path)
                 _sync(path)
         manifest = Manifest(files=dict(self._records), about=dict(about))
         with HashingFile(self.path / MANIFEST, lambda record: None) as stream:
@@ -160,62 +151,6 @@ class Folder:
         for folder in reversed(folders):
             _sync(folder)
         return manifest
-
-
-class HashingFile(io.RawIOBase):
-    """A new file that is hashed while it is written and flushed to disk when it is closed."""
-
-    def __init__(self, path: Path, finished: Callable[[FileRecord | None], None]):
-        self._path = path
-        self._finished = finished  # called once with the FileRecord, or with None if writing failed
-        self._sha256 = hashlib.sha256()
-        self._size = 0
-        self._stream = io.BufferedWriter(io.FileIO(path, "x"), buffer_size=_CHUNK)
-
-    def writable(self) -> bool:
-        """Always: this is a file for writing."""
-        return True
-
-    def tell(self) -> int:
-        """Number of bytes written so far."""
-        return self._size
-
-    def write(self, data: Any) -> int:
-        """Hash and write all of ``data`` (any contiguous buffer); returns its length in bytes."""
-        view = memoryview(data)
-        view = view.cast("B") if view.nbytes else memoryview(b"")
-        for start in range(0, view.nbytes, _CHUNK):
-            chunk = view[start : start + _CHUNK]
-            self._sha256.update(chunk)
-            self._stream.write(chunk)
-        self._size += view.nbytes
-        return view.nbytes
-
-    def close(self) -> None:
-        """Flush to disk and report the file's size and hash; a file that cannot be flushed is removed."""
-        if self.closed:
-            return
-        try:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-        except BaseException:
-            self._discard()
-            raise
-        self._stream.close()
-        super().close()
-        self._finished(FileRecord(size=self._size, sha256=self._sha256.hexdigest()))
-
-    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
-        if kind is None:
-            self.close()
-        else:
-            self._discard()
-
-    def _discard(self) -> None:
-        self._path.unlink(missing_ok=True)
-        self._stream.raw.close()  # not the buffered stream: closing that would try to write the rest
-        super().close()
-        self._finished(None)
 
 
 @contextmanager
@@ -257,7 +192,7 @@ def verify(path: Path, *, full: bool = True) -> Manifest:
             if size != record.size:
                 short = "truncated" if size < record.size else "too long"
                 raise CheckpointError(f"{file} is {short}: {size} bytes of {record.size}.")
-            if full and _hash(file).sha256 != record.sha256:
+            if full and record_of(file).sha256 != record.sha256:
                 raise CheckpointError(f"{file} is damaged: its content does not fit the manifest's sha256.")
         except FileNotFoundError:
             raise CheckpointError(f"{file} is missing.") from None
@@ -269,6 +204,26 @@ def verify(path: Path, *, full: bool = True) -> Manifest:
 def remove(path: Path) -> None:
     """Delete a folder: a hidden name first, then its files, so that half of one is never taken for whole."""
     shutil.rmtree(_hide(path), ignore_errors=True)
+
+
+def move_up(staged: Path, target: Path) -> None:
+    """Move the files of a published model folder into ``target``, over those of an older model.
+
+    The configuration comes last, so that a cut leaves no half model. ``staged`` is gone afterwards.
+    """
+    files = sorted(
+        (path for path in staged.rglob("*") if path.is_file() and path.name != MANIFEST),
+        key=lambda file: file.name == "config.json",
+    )
+    names = {file.name for file in files}
+    for old in target.glob("model*.safetensors*"):
+        if old.name not in names:
+            old.unlink()
+    for file in files:
+        place = target / file.relative_to(staged)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        os.replace(file, place)
+    shutil.rmtree(staged)
 
 
 def clean_leftovers(run_dir: Path) -> list[Path]:
@@ -373,12 +328,6 @@ def _known_record(path: Path) -> FileRecord | None:
             record = Manifest.load(folder).files.get(path.relative_to(folder).as_posix())
             return record if record and record.size == path.stat().st_size else None
     return None
-
-
-def _hash(path: Path) -> FileRecord:
-    with path.open("rb", buffering=0) as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return FileRecord(size=stream.tell(), sha256=digest)
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

@@ -50,7 +50,8 @@ class Points:
 class Plan:
     """The numbers of one run. Bytes are bytes; tokens count one rank's and all others' together.
 
-    Token counts and epochs are None for a streamed data set, whose length nobody knows.
+    Token counts and epochs are None for a streamed data set, whose length nobody knows; tokens also for a
+    data set of a Python program, and the memory of a model of which nothing is known.
     """
 
     max_steps: int
@@ -72,9 +73,10 @@ class Plan:
     parameters: int
     trainable_parameters: int
     checkpoint_bytes: int
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     plugins: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    run_name: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, as ``plan.yaml`` holds it."""
@@ -90,7 +92,8 @@ class Plan:
             if self.num_train_epochs is None
             else f" = {self.num_train_epochs:g} epochs of {self.steps_per_epoch}"
         )
-        lines = [
+        lines = [] if self.run_name is None else [("run", self.run_name)]
+        lines += [
             (
                 "steps",
                 f"{self.max_steps}{epochs}, each of {self.rows_per_step} rows "
@@ -115,8 +118,9 @@ class Plan:
             ("evaluate", self.evaluate.describe(self.max_steps)),
             ("save", f"{self.save.describe(self.max_steps)}, {_bytes(self.checkpoint_bytes)} each"),
             ("parameters", f"{self.parameters:,}, {self.trainable_parameters:,} of them trained"),
-            ("peak memory", f"about {_bytes(self.peak_memory_bytes)} a process"),
         ]
+        if self.peak_memory_bytes is not None:
+            lines.append(("peak memory", f"about {_bytes(self.peak_memory_bytes)} a process"))
         lines += [("plug-in", f"{name} ({version[:12]})") for name, version in self.plugins.items()]
         return lines + [("note", note) for note in self.notes]
 
@@ -143,9 +147,11 @@ def points(
 ) -> Points:
     """When a strategy comes due; ``steps`` below 1 is a share of all, rounded up. The last step is one too.
 
+    Nothing is planned for ``no`` and ``best``.
+
     Raises ``ConfigError`` for ``epoch`` on a stream, which has none.
     """
-    if strategy == "no":
+    if strategy in ("no", "best"):  # the best step is known only once it was evaluated
         return Points(first=first)
     if strategy == "epoch":
         if steps_per_epoch is None:
@@ -168,19 +174,21 @@ def make_plan(
     parameters: int,
     trainable: int,
     weight_bytes: int,
-    activation_bytes: int,
+    activation_bytes: int | None,
     processor_bytes: int,
     plugins: Mapping[str, str],
     state_tensors: int,
     notes: tuple[str, ...] = (),
+    steps_per_epoch: int | None = None,
 ) -> Plan:
-    """Derive every number. ``rows`` is the training ``RowSet``, or None for a stream.
+    """Derive every number. ``rows`` is the training ``RowSet`` or ``DatasetRows``, or None for a stream.
+
+    ``steps_per_epoch`` is what a stream says of itself; rows are counted here.
 
     ``state_tensors``: how many values the optimizer keeps a parameter (2 for Adam).
     """
     training, data = config.training, config.data
     rows_per_step = training.per_device_train_batch_size * training.gradient_accumulation_steps * world_size
-    steps_per_epoch = None
     if rows is not None:
         whole, rest = divmod(len(rows), rows_per_step)
         steps_per_epoch = whole if data.dataloader_drop_last else whole + (rest > 0)
@@ -191,7 +199,8 @@ def make_plan(
             )
     max_steps, epochs = count_steps(config, steps_per_epoch)
     logging, evaluation, checkpoint = config.logging, config.evaluation, config.checkpoint
-    tokens = None if rows is None else int(rows.lengths.sum())
+    counted = rows is not None and getattr(rows, "supervised", None) is not None
+    tokens = int(rows.lengths.sum()) if counted else None
     state_bytes = 4 * state_tensors * trainable
     return Plan(
         max_steps=max_steps,
@@ -199,11 +208,11 @@ def make_plan(
         steps_per_epoch=steps_per_epoch,
         rows_per_step=rows_per_step,
         world_size=world_size,
-        documents=None if rows is None else rows.num_documents,
+        documents=None if rows is None else getattr(rows, "num_documents", len(rows)),
         rows=None if rows is None else len(rows),
         packing_efficiency=None if rows is None or not data.packing else float(rows.efficiency),
         tokens_per_epoch=tokens,
-        supervised_tokens_per_epoch=None if rows is None else int(rows.supervised.sum()),
+        supervised_tokens_per_epoch=int(rows.supervised.sum()) if counted else None,
         train_tokens=None if tokens is None or epochs is None else round(tokens * epochs),
         validation_documents=validation_documents,
         warmup_steps=warmup_steps(config.schedule.options, max_steps),
@@ -216,9 +225,12 @@ def make_plan(
         parameters=parameters,
         trainable_parameters=trainable,
         checkpoint_bytes=weight_bytes + state_bytes + processor_bytes + _OTHER_BYTES,
-        peak_memory_bytes=_PROCESS_BYTES + weight_bytes + 4 * trainable + state_bytes + activation_bytes,
+        peak_memory_bytes=None
+        if activation_bytes is None
+        else _PROCESS_BYTES + weight_bytes + 4 * trainable + state_bytes + activation_bytes,
         plugins=plugins,
         notes=notes,
+        run_name=logging.run_name,
     )  # fmt: skip
 
 

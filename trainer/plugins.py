@@ -23,6 +23,7 @@ CATALOGS = {
     "callbacks": "callbacks:CATALOG",
     "collators": "collators:CATALOG",
     "formats": "processors:FORMATS",
+    "metrics": "trainer.metrics:CATALOG",
     "models": "models:CATALOG",
     "objectives": "trainer.objectives:CATALOG",
     "optimizers": "trainer.optimizers:CATALOG",

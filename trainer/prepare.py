@@ -26,7 +26,7 @@ from models.config import ModelConfig, read_config_file
 from processors import FORMATS, Tokenizer, templates, train_bpe
 from processors.options import TrainOptions
 from trainer.checks import strength
-from trainer.config import ProcessorSection, RunConfig, SourceSection
+from trainer.config import ProcessorSection, RunConfig, SourceSection, public
 from trainer.data.cache import TokenRows, content_key
 from trainer.data.sources import Source, SourceOptions
 from trainer.data.streaming import StreamBatches
@@ -44,6 +44,7 @@ class Prepared:
     tokenizer: Tokenizer
     train: Mapping[str, TokenRows]
     validation: Mapping[str, TokenRows]
+    test: Mapping[str, TokenRows]
     notes: tuple[str, ...]
 
 
@@ -104,6 +105,7 @@ class Preparation:
             tokenizer=self._tokenizer,
             train={name: r for (split, name), r in rows.items() if split == "train"},
             validation={name: r for (split, name), r in rows.items() if split == "validation"},
+            test={name: r for (split, name), r in rows.items() if split == "test"},
             notes=tuple(self._judge(rows)),
         )
 
@@ -155,10 +157,14 @@ class Preparation:
 
     @cached_property
     def _works(self) -> dict[tuple[str, str], TokenizedSource]:
-        """What is tokenized before the training; a streamed source is tokenized during it."""
+        """What the task needs; a streamed source is tokenized during the training."""
         fingerprint = self._tokenizer.fingerprint()
         data = self.config.data
-        splits = (("train", {} if data.streaming else data.train), ("validation", data.validation))
+        splits = {
+            "train": (("train", {} if data.streaming else data.train), ("validation", data.validation)),
+            "evaluate": (("validation", data.validation),),
+            "predict": (("test", data.test),),
+        }[self.config.task]
         return {
             (split, name): TokenizedSource(
                 source=_plain(section),
@@ -215,6 +221,8 @@ def stream_of(
         block_rows=data.shuffle_block,
         num_workers=data.dataloader_num_workers,
         prefetch_factor=data.dataloader_prefetch_factor or 2,
+        pin_memory=data.dataloader_pin_memory,
+        persistent_workers=data.dataloader_persistent_workers,
     )
 
 
@@ -274,7 +282,7 @@ def _save_once(tokenizer: Tokenizer, folder: Path) -> None:
 
 def _in_child(config: RunConfig, plugins: tuple[str, ...]) -> None:
     """Run ``main`` below in a process of its own; its error is raised here."""
-    request = {"config": encode(config), "plugins": list(plugins)}
+    request = {"config": public(config), "plugins": list(plugins)}
     paths = [str(RECIPES.parent), os.environ.get("PYTHONPATH", "")]
     child = subprocess.run(
         [sys.executable, "-P", "-m", "trainer.prepare"],

@@ -30,7 +30,8 @@ RESULTS = "all_results.json"
 FIXED = ("model", "processor", "data", "objective", "optimizer.name", "training.seed", "training.data_seed")
 FREE = ("data.cache_dir", "data.dataloader_", "data.max_truncated", "data.check_rows")
 # What only says how this start was asked for, and is no part of what the run is.
-PASSING = ("output_dir", "resume", "check", "show")
+PASSING = ("output_dir", "resume", "check", "show", "task")
+UNCOMPARED = (*PASSING, "hub", "data.test")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +51,14 @@ def default_path(recipe: str | None, now: datetime | None = None) -> Path:
     return next(path for path in candidates if not path.exists())
 
 
+def results_path(output_dir: str | None, recipe: str | None) -> Path:
+    """The folder that was asked for, or a fresh one; ``ConfigError`` where a file has its name."""
+    path = default_path(recipe) if output_dir is None else Path(output_dir)
+    if path.exists() and not path.is_dir():
+        raise ConfigError(f"output_dir: {str(path)!r} is a file; choose a folder.")
+    return path
+
+
 def find(output_dir: str | None, resume: str | None, recipe: str | None) -> RunFolder:
     """Choose the folder; raises ``ConfigError`` or ``CheckpointError`` and writes nothing.
 
@@ -60,7 +69,7 @@ def find(output_dir: str | None, resume: str | None, recipe: str | None) -> RunF
     if resume == "auto":
         if output_dir is None:
             raise ConfigError("resume: 'auto' needs the run's folder; give output_dir=RUN as well.")
-        return _newest(Path(output_dir))
+        return _newest(results_path(output_dir, recipe))
     path = Path(resume)
     if not path.is_dir():
         raise ConfigError(
@@ -81,8 +90,18 @@ def find(output_dir: str | None, resume: str | None, recipe: str | None) -> RunF
     return RunFolder(path=path.parent, checkpoint=path, step=int(step))
 
 
+def resumable(output_dir: str | None, resume: str) -> RunFolder:
+    """The run and the checkpoint to go on from, where they must say the configuration as well."""
+    folder = find(output_dir, resume, None)
+    if folder.checkpoint is None:
+        raise ConfigError(
+            f"resume: {folder.path} has no checkpoint to take a configuration from; name a recipe."
+        )
+    return folder
+
+
 def _fresh(output_dir: str | None, recipe: str | None) -> RunFolder:
-    path = default_path(recipe) if output_dir is None else Path(output_dir)
+    path = results_path(output_dir, recipe)
     if (path / CONFIG).exists() or checkpoints(path):
         raise ConfigError(
             f"output_dir: {str(path)!r} holds a run already; add resume=auto to go on with it, or choose "
@@ -107,10 +126,38 @@ def saved_config(folder: RunFolder) -> dict[str, Any]:
     return yaml.safe_load((folder.checkpoint / "training" / CONFIG).read_text())
 
 
+def overlay(saved: dict[str, Any], composed: Mapping[str, Any], given: Mapping[str, str]) -> dict[str, Any]:
+    """The saved configuration with what was typed on the command line on top.
+
+    What only said how that run was started, its folder first of all, is left out: a run may have been moved.
+    """
+    result = {key: value for key, value in saved.items() if key not in PASSING}
+    for path, where in given.items():
+        if where != "command line":
+            continue
+        *sections, leaf = path.split(".")
+        source: Any = composed
+        target = result
+        for name in sections:
+            source, target = source.get(name, {}), target.setdefault(name, {})
+        if leaf in source:
+            target[leaf] = source[leaf]
+        else:  # taken away, as in ~callbacks.samples
+            target.pop(leaf, None)
+    return result
+
+
 def saved_state(folder: RunFolder) -> dict[str, Any]:
-    """``training/state.json`` of the checkpoint."""
-    assert folder.checkpoint is not None
-    return json.loads((folder.checkpoint / "training" / "state.json").read_text())
+    """``training/state.json`` of the checkpoint; ``CheckpointError`` for one that holds the model only."""
+    path = folder.checkpoint
+    assert path is not None
+    try:
+        return json.loads((path / "training" / "state.json").read_text())
+    except FileNotFoundError:
+        raise CheckpointError(
+            f"{path}: it was written with save_only_model and holds no state to resume; start a new run "
+            f"from its weights with model.path={path}."
+        ) from None
 
 
 def saved_plugins(folder: RunFolder) -> dict[str, str]:
@@ -133,7 +180,7 @@ def compare(
     wrong, notes = [], []
     for path in sorted(before.keys() | after.keys()):
         was, is_now = before.get(path) or None, after.get(path) or None  # an empty section is as good as none
-        if was == is_now or path.startswith(PASSING):
+        if was == is_now or any(f"{path}.".startswith(f"{name}.") for name in UNCOMPARED):
             continue
         if path.startswith(FIXED) and not path.startswith(FREE):
             wrong.append(
@@ -167,11 +214,6 @@ def write(folder: RunFolder, config: Mapping[str, Any], plan: Mapping[str, Any])
     for name, content in ((CONFIG, config), (PLAN, plan)):
         text = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True)
         (folder.path / name).write_text(text, encoding="utf-8")
-
-
-def write_results(folder: RunFolder, values: Mapping[str, Any]) -> None:
-    """``all_results.json`` of the run."""
-    (folder.path / RESULTS).write_text(json.dumps(dict(values), indent=2) + "\n")
 
 
 def _set_aside(checkpoint: Checkpoint) -> str:

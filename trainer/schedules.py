@@ -1,7 +1,8 @@
 """The learning rate as a function of the step (reference: main_classes/optimizer_schedules).
 
 A schedule is a pure function ``factor(step) -> float`` that the base learning rate is multiplied by; step 0
-is the first update. So it has no state, and a resumed run needs only the step.
+is the first update. So it has no state, and a resumed run needs only the step. What the loop holds is a
+``Rates``, which gives an optimizer's groups their learning rates before each update.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 CATALOG = {
     "constant": ("trainer.schedules:Constant", "trainer.schedules:constant"),
@@ -18,6 +20,97 @@ CATALOG = {
 }
 
 Factor = Callable[[int], float]
+
+
+class Rates(Protocol):
+    """What gives the groups of an optimizer their learning rates."""
+
+    def set(self, updates: int) -> None:
+        """The rates of the update that comes after ``updates`` others."""
+
+    def get_last_lr(self) -> list[float]:
+        """The rate of each group, as a torch scheduler says it."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class FactorRates:
+    """Each group's ``initial_lr`` times a factor of the number of updates made before."""
+
+    def __init__(self, optimizer: Any, factor: Factor):
+        self.optimizer, self.factor = optimizer, factor
+
+    def __call__(self, step: int) -> float:
+        return self.factor(step)
+
+    def set(self, updates: int) -> None:
+        factor = self.factor(updates)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def get_last_lr(self) -> list[float]:
+        return [float(group["lr"]) for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Nothing: the number of updates says it all."""
+
+
+class SteppedRates:
+    """A torch scheduler that a Python program brought; it is stepped once for each update made."""
+
+    def __init__(self, scheduler: Any):
+        self.scheduler, self.updates = scheduler, 0
+
+    def set(self, updates: int) -> None:
+        while self.updates < updates:
+            self.scheduler.step()
+            self.updates += 1
+
+    def get_last_lr(self) -> list[float]:
+        return [float(rate) for rate in self.scheduler.get_last_lr()]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"updates": self.updates, "scheduler": _plain(self.scheduler.state_dict())}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.updates = state["updates"]
+        self.scheduler.load_state_dict(_filled(self.scheduler.state_dict(), state["scheduler"]))
+        for group, rate in zip(self.scheduler.optimizer.param_groups, self.get_last_lr(), strict=True):
+            group["lr"] = rate
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """What of a scheduler's state JSON can hold: the program makes its functions again.
+
+    A scheduler of several has theirs in a list.
+    """
+    kept: dict[str, Any] = {}
+    for name, value in state.items():
+        if isinstance(value, list | tuple) and value and all(isinstance(item, dict) for item in value):
+            kept[name] = [_plain(item) for item in value]
+        elif _is_plain(value):
+            kept[name] = value
+    return kept
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _filled(now: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """A fresh scheduler's state with what was saved of another's in its place."""
+    filled = dict(now)
+    for name, value in saved.items():
+        is_nested = isinstance(value, list) and value and isinstance(value[0], dict)
+        pairs = zip(now[name], value, strict=True) if is_nested else ()
+        filled[name] = [_filled(*pair) for pair in pairs] if is_nested else value
+    return filled
 
 
 @dataclass(frozen=True, kw_only=True)

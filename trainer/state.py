@@ -135,9 +135,23 @@ class Callbacks:
         control: TrainerControl,
         **given: Any,
     ):
-        self.callbacks = list(callbacks)
+        self.callbacks: list[TrainerCallback] = []
         self.args, self.state, self.control, self.given = args, state, control, given
-        self._listeners = {event: [c for c in self.callbacks if _listens(c, event)] for event in EVENTS}
+        self._listeners: dict[str, list[TrainerCallback]] = {event: [] for event in EVENTS}
+        for callback in callbacks:
+            self.add(callback)
+
+    def add(self, callback: TrainerCallback) -> None:
+        """Let one more listen, after the others."""
+        self.callbacks.append(callback)
+        for event, listeners in self._listeners.items():
+            if _listens(callback, event):
+                listeners.append(callback)
+
+    def remove(self, callback: TrainerCallback) -> None:
+        """Let one of them listen no longer."""
+        for listeners in (self.callbacks, *self._listeners.values()):
+            listeners[:] = [each for each in listeners if each is not callback]
 
     def __call__(self, event: str, **more: Any) -> None:
         """Tell every listener of ``event`` (one of ``EVENTS``)."""

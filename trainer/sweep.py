@@ -12,7 +12,7 @@ import math
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,8 @@ from conf.errors import ConfigError
 from trainer import run_folder
 from trainer.checks import judged, without_foreign
 from trainer.config import RunConfig
+from trainer.reports import SPLITS
+from trainer.secrets import redacted
 
 LEDGER = "sweep.jsonl"
 
@@ -47,10 +49,11 @@ def sweep(words: Sequence[str], plugins: Sequence[str] = ()) -> list[dict[str, A
         raise ConfigError(f"output_dir: {str(parent)!r} holds a sweep already; choose another.")
     parent.mkdir(parents=True, exist_ok=True)
     lines = []
-    for number, job in enumerate(jobs):
+    for number, (job, config) in enumerate(zip(jobs, configs, strict=True)):
         own = [word for word in job if not word.lstrip("+").startswith("output_dir=")]
-        print(f"job {number}: {' '.join(own)}", flush=True)
-        lines.append(_run(number, [*flags, *own, *(f"plugins={file}" for file in plugins)], own, parent))
+        print(f"job {number}: {' '.join(map(redacted, own))}", flush=True)
+        whole = [*flags, *own, *(f"plugins={file}" for file in plugins)]
+        lines.append(_run(number, whole, own, parent, config))
     ranked = rank(lines)
     print(f"{table(ranked)}\nsweep folder  {parent}", flush=True)
     return ranked
@@ -77,7 +80,9 @@ def _decoded(words: list[str]) -> RunConfig:
     return judged(data, composed.given)
 
 
-def _run(number: int, words: list[str], overrides: list[str], parent: Path) -> dict[str, Any]:
+def _run(
+    number: int, words: list[str], overrides: list[str], parent: Path, config: RunConfig
+) -> dict[str, Any]:
     """One job in a child process of the same command; returns its line of the ledger."""
     folder = parent / str(number)
     root = str(Path(__file__).resolve().parent.parent)
@@ -85,10 +90,27 @@ def _run(number: int, words: list[str], overrides: list[str], parent: Path) -> d
     command = [sys.executable, "-P", "-m", "trainer", *words, f"output_dir={folder}"]
     status = subprocess.run(command, check=False, env=environment).returncode
     results = json.loads((folder / run_folder.RESULTS).read_text()) if status == 0 else {}
-    line = {"job": number, "status": status, "overrides": overrides, "folder": str(folder), **results}
+    if status == 0 and config.task != "train":
+        results |= compared(config, results)
+    said = [redacted(word) for word in overrides]
+    line = {"job": number, "status": status, "overrides": said, "folder": str(folder), **results}
     with (parent / LEDGER).open("a") as ledger:
         ledger.write(json.dumps(line) + "\n")
     return line
+
+
+def compared(config: RunConfig, results: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job without training is ranked by: what the recipe calls best, or else the loss.
+
+    A training says that itself.
+    """
+    split, evaluation = SPLITS[config.task], config.evaluation
+    wanted = f"{split}_{(evaluation.metric_for_best_model or 'loss').removeprefix('eval_')}"
+    name = wanted if wanted in results else f"{split}_loss"
+    greater = evaluation.greater_is_better if name == wanted else None
+    if greater is None:
+        greater = not name.endswith("loss")
+    return {"metric_name": name, "metric": results[name], "greater_is_better": greater}
 
 
 def product(overrides: list[Override]) -> list[list[str]]:

@@ -10,6 +10,7 @@ import pytest
 import transformers
 
 from callbacks import EarlyStoppingCallback
+from conf.errors import ConfigError
 from trainer.state import TrainerControl, TrainerState
 
 
@@ -54,6 +55,50 @@ def test_its_wait_is_its_state() -> None:
     assert first.state() == {"waited": 2}
     second.load_state(first.state())
     assert second.state() == {"waited": 2}
+
+
+def evaluated(callback: Any, name: str | None, *results: dict[str, float], sets: Any = None) -> bool:
+    """Whether it stops after these evaluations, of which none is better than the best."""
+    args = SimpleNamespace(metric_for_best_model=name or "loss", greater_is_better=False)
+    state, control = TrainerState(best_metric=0.5), TrainerControl()
+    for metrics in results:
+        callback.on_evaluate(args, state, control, metrics=metrics, eval_dataloader=sets)
+    return control.should_training_stop
+
+
+def test_of_several_sets_the_one_counts_that_has_the_metric() -> None:
+    first, second = {"eval_a_loss": 1.0}, {"eval_b_loss": 1.0}
+    sets = {"a": [], "b": []}
+    assert evaluated(EarlyStoppingCallback(), "b_loss", first, second, sets=sets)
+    assert not evaluated(EarlyStoppingCallback(patience=2), "b_loss", first, second, first, sets=sets)
+    assert evaluated(
+        EarlyStoppingCallback(patience=2), "eval_a_loss", first, second, first, second, sets=sets
+    )
+
+
+def test_a_metric_that_no_set_has_is_an_error_that_lists_what_there_is() -> None:
+    first, second = {"eval_a_loss": 1.0}, {"eval_b_loss": 1.0}
+    start = (
+        "evaluation.metric_for_best_model: early stopping goes by 'eval_loss', and no evaluation gave it; "
+    )
+    callback = EarlyStoppingCallback()
+    assert not evaluated(callback, None, first, sets={"a": [], "b": []})
+    with pytest.raises(ConfigError) as error:
+        evaluated(callback, None, second, sets={"a": [], "b": []})
+    assert str(error.value) == f"{start}did you mean 'eval_b_loss'?"
+    with pytest.raises(ConfigError) as error:
+        evaluated(EarlyStoppingCallback(), None, {"eval_accuracy": 1.0})
+    assert str(error.value) == f"{start}known are eval_accuracy."
+
+
+def test_a_training_without_evaluations_has_nothing_to_stop_on() -> None:
+    told: Any = TrainerState(), TrainerControl()
+    EarlyStoppingCallback().on_train_begin(SimpleNamespace(eval_strategy="steps"), *told)
+    with pytest.raises(ConfigError) as error:
+        EarlyStoppingCallback().on_train_begin(SimpleNamespace(eval_strategy="no"), *told)
+    assert str(error.value) == (
+        "callbacks: early stopping goes by evaluation results, and there are none; set eval_strategy."
+    )
 
 
 def test_patience_is_at_least_one() -> None:

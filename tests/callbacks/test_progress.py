@@ -11,6 +11,7 @@ import pytest
 
 from callbacks import ProgressCallback
 from callbacks.progress import _time
+from conf import logging
 from trainer.state import TrainerControl, TrainerState
 
 LOGS = {"step": 5, "epoch": 0.5, "loss": 1.25, "learning_rate": 0.001}
@@ -59,6 +60,16 @@ def test_one_line_drawn_again_on_a_terminal(monkeypatch: Any, capsys: Any) -> No
 @pytest.mark.parametrize("terminal", [True, False])
 def test_disable_tqdm_leaves_the_results(terminal: bool, monkeypatch: Any, capsys: Any) -> None:
     written = played(terminal=terminal, monkeypatch=monkeypatch, capsys=capsys, quiet=True)
+    assert written.replace("\r\x1b[2K", "").splitlines() == TABLE
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_disabled_progress_bars_leave_the_results(terminal: bool, monkeypatch: Any, capsys: Any) -> None:
+    logging.disable_progress_bar()
+    try:
+        written = played(terminal=terminal, monkeypatch=monkeypatch, capsys=capsys)
+    finally:
+        logging.enable_progress_bar()
     assert written.replace("\r\x1b[2K", "").splitlines() == TABLE
 
 

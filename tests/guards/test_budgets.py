@@ -19,7 +19,6 @@ FUNCTION = 50
 # path::function -> why it may be longer.
 LONG_FUNCTIONS: dict[str, str] = {
     "trainer/plan.py::make_plan": "one keyword a number of the plan, nothing is nested",
-    "trainer/build.py::build_run": "one keyword a part of the run, nothing is nested",
 }
 FORBIDDEN = {"utils", "util", "helpers", "helper", "common", "base", "manager", "managers", "misc", "tools"}
 

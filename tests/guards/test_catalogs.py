@@ -23,6 +23,7 @@ PLACES: dict[str, tuple[str, set[str]]] = {
     "callbacks": ("callbacks", {"default_flow"}),
     "collators": ("collators", {"options", "labels"}),
     "formats": ("processors", {"options", "documents", "answers", "rendering", "review"}),
+    "metrics": ("trainer/metrics", {"options", "metric"}),
     "objectives": ("trainer/objectives", {"options", "objective"}),
     "optimizers": ("trainer/optimizers", {"options"}),
 }
@@ -74,8 +75,18 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "collators": ("__call__",),
     "formats": ("encode", "encode_batch", "report", "texts"),
     "heads": ("forward", "from_config", "init_weights"),
+    "metrics": ("names", "needs_logits", "reset", "update", "state", "compute"),
     "models": ("forward",),
-    "objectives": ("__call__", "weights", "collator", "after_update", "head", "coefficients"),
+    "objectives": (
+        "__call__",
+        "weights",
+        "predict",
+        "predictions",
+        "collator",
+        "after_update",
+        "head",
+        "coefficients",
+    ),
     "optimizers": (),
     "schedules": (),
 }

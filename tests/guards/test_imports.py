@@ -22,14 +22,23 @@ ARROWS: dict[str, set[str]] = {
     "collators": {"conf", "processors"},
     "models": {"conf"},
     "predictor": {"conf", "models", "processors"},
-    "trainer": {"conf", "models", "processors", "callbacks:CATALOG", "collators:CATALOG"},
+    "trainer": {
+        "conf",
+        "models",
+        "processors",
+        "callbacks:CATALOG",
+        "callbacks.default_flow:DefaultFlowCallback",  # the flow of the loop, always there
+        "collators:CATALOG",
+    },
     "callbacks": {"conf", "trainer.state", "predictor"},
 }
 EXCEPTIONS = {
     (
-        "trainer/build.py",
-        "callbacks.default_flow:DefaultFlowCallback",
-    ): "it is the flow of the loop, always there",
+        "trainer/trainer.py",
+        "callbacks.progress:ProgressCallback",
+    ): "a program names no callbacks by a recipe, and the reference's Trainer shows its progress",
+    ("trainer/generated.py", "predictor.generate:generate"): "predictions may be generated answers",
+    ("trainer/generated.py", "predictor.generate:Draw"): "what it cannot draw with is said before the work",
     ("callbacks/samples.py", "processors.rendering:ChatTemplate"): "a prompt is rendered as the data was",
     ("callbacks/samples.py", "processors.rendering:stop_ids"): "an answer ends where those of the data end",
 }
@@ -41,6 +50,9 @@ HOMES = {
     "datasets": ("trainer/data/sources.py",),
     "tokenizers": ("processors/tokenizers/",),
     "jinja2": ("processors/",),
+    "huggingface_hub": ("conf/logging.py", "trainer/hub.py", "trainer/model_card.py"),
+    "liger_kernel": ("models/liger.py",),
+    "psutil": ("trainer/memory.py",),
     "transformers": (),
     "peft": (),
     "trl": (),
@@ -95,10 +107,14 @@ import callbacks, collators, conf, models, processors, predictor, trainer
 from conf import compose
 from conf.decode import decode
 from conf.plugins import options_of, resolve
-from trainer import arguments, checks, cli, config, plan, plugins, prepare, run_folder, schedules, state
+from conf import logging
+from models import options
+from trainer import argument_parser, arguments, checks, cli, config, hub, plan, plugins, prepare, reports
+from trainer import run_folder, schedules, secrets, state, sweep, training_arguments
 from trainer.plugins import CATALOGS
 
-loaded = lambda: sorted({"torch", "transformers", "datasets", "accelerate"} & sys.modules.keys())
+SLOW = {"torch", "transformers", "datasets", "accelerate", "huggingface_hub"}
+loaded = lambda: sorted(SLOW & sys.modules.keys())
 seen = {"packages": loaded()}
 for address in CATALOGS.values():
     for name in resolve(address):

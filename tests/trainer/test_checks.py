@@ -11,8 +11,11 @@ import pytest
 
 from conf.decode import leaves
 from conf.errors import ConfigError
-from trainer.checks import judged, without_foreign
+from trainer.arguments import HOMES, in_flat_names, run_config
+from trainer.checks import found_in, idle_here, judged, without_foreign
 from trainer.config import RunConfig
+from trainer.recipe_judge import FOR_PROGRAMS
+from trainer.training_arguments import Seq2SeqTrainingArguments
 
 # A configuration that is right; nothing of it counts as given.
 BASE: dict[str, Any] = {
@@ -24,6 +27,7 @@ BASE: dict[str, Any] = {
     "objective": {"name": "causal_lm"},
 }
 VALIDATION = {"data.validation.chat": {"path": "chat.jsonl", "format": "chat"}}
+EVALUATES = {"evaluation.eval_strategy": "steps"}
 
 
 def configuration(
@@ -75,7 +79,11 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "model.config.hiden_size: no such key; did you mean 'model.config.hidden_size'?",
     ),
     ({"model.config.hidden_size": "x"}, "model.config.hidden_size: a whole number is wanted, 'x' was given."),
-    ({"model.given": True}, "model.given: only a Python program gives one; leave it out."),
+    (
+        {"model.given": True},
+        "model.given: only a Python program gives one; leave it out, and resume such a run by its "
+        "Trainer.train(resume_from_checkpoint=...).",
+    ),
     # the processor
     (
         {"processor.tokenizer.path": "there", "processor.tokenizer.train": "bpe"},
@@ -100,7 +108,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "processor.tokenizer.min_frequency: 9 has no effect on a tokenizer that is not trained; leave it "
         "out.",
     ),
-    ({"processor.given": True}, "processor.given: only a Python program gives one; leave it out."),
+    ({"processor.given": True}, "processor.given: only a Python program gives one; leave it out, and"),
     # the data
     (
         {"data.train": {}},
@@ -135,7 +143,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "training.max_steps: given together with training.num_train_epochs, and only one of them can hold; "
         "leave one out.",
     ),
-    ({"data.given": True}, "data.given: only a Python program gives one; leave it out."),
+    ({"data.given": True}, "data.given: only a Python program gives one; leave it out, and"),
     (
         {"data.train.chat.weight": 0},
         "data.train.chat.weight: 0.0 is not above 0; leave the source out to not use it.",
@@ -256,7 +264,226 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         {"callbacks": {"early_stopping": {"patience": 0}}},
         "callbacks.early_stopping.patience: at least 1 is wanted",
     ),
-    ({"precision.fp16": True}, "precision.fp16: True is not supported yet; leave it out or at False."),
+    # gradients, kernels, compilation
+    (
+        {"training.gradient_checkpointing_kwargs": {"use_reentrant": True}},
+        "training.gradient_checkpointing_kwargs: {'use_reentrant': True} has no effect without "
+        "gradient_checkpointing; leave it out.",
+    ),
+    (
+        {
+            "training.gradient_checkpointing": True,
+            "training.gradient_checkpointing_kwargs": {"use_reentrant": True, "debug": True},
+        },
+        "training.gradient_checkpointing_kwargs.debug: does nothing with use_reentrant=true; leave out one",
+    ),
+    (
+        {"training.liger_kernel_config": {"rope": False}},
+        "training.liger_kernel_config: {'rope': False} has no effect without use_liger_kernel; leave it out.",
+    ),
+    (
+        {"training.use_cache": True, "training.gradient_checkpointing": True},
+        "training.use_cache: gradient checkpointing computes layers twice and cannot fill a cache; leave one",
+    ),
+    (
+        {"training.use_cache": True},
+        "training.use_cache: it has no effect on this library's models, which keep keys and values",
+    ),
+    (
+        {"data.streaming": True, "training.max_steps": 5, "training.auto_find_batch_size": True},
+        "training.auto_find_batch_size: a streamed step cannot be read again; leave one of them out.",
+    ),
+    (
+        {"training.auto_find_batch_size": True, "training.per_device_train_batch_size": 1},
+        "training.auto_find_batch_size: True has no effect on micro-batches of one row; leave it out.",
+    ),
+    (
+        {"training.torch_compile": False, "training.torch_compile_backend": "eager"},
+        "training.torch_compile: False was given, and training.torch_compile_backend turns it on; leave one",
+    ),
+    (
+        {"training.torch_compile_backend": "eager", "training.torch_compile_mode": "max-autotune"},
+        "training.torch_compile_mode: 'max-autotune' has no effect with "
+        "training.torch_compile_backend=eager, which has no modes; leave it out.",
+    ),
+    (
+        {"training.label_smoothing_factor": 1.0},
+        "training.label_smoothing_factor: from 0 to below 1 is wanted, 1.0 was given.",
+    ),
+    (
+        {"training.neftune_noise_alpha": 0.0},
+        "training.neftune_noise_alpha: more than 0 is wanted, 0.0 was given; leave it out for no noise.",
+    ),
+    (
+        {"training.torch_empty_cache_steps": 0},
+        "training.torch_empty_cache_steps: at least 1 is wanted, 0 was given.",
+    ),
+    # number formats
+    (
+        {"precision.bf16": True, "precision.fp16": True},
+        "precision.fp16: given together with bf16, and only one of them can hold; leave one out.",
+    ),
+    (
+        {
+            "task": "evaluate",
+            "model.path": "there",
+            **VALIDATION,
+            "precision.bf16_full_eval": True,
+            "precision.fp16_full_eval": True,
+        },
+        "precision.fp16_full_eval: given together with bf16_full_eval; leave one of them out.",
+    ),
+    (
+        {"precision.bf16_full_eval": True},
+        "precision.bf16_full_eval: True has no effect while training; it is for task=evaluate; leave it out.",
+    ),
+    (
+        {"precision.fp16_full_eval": True},
+        "precision.fp16_full_eval: True has no effect while training; it is for task=evaluate; leave it out.",
+    ),
+    # how data are loaded
+    (
+        {"data.dataloader_persistent_workers": True},
+        "data.dataloader_persistent_workers: True has no effect without dataloader_num_workers; leave it",
+    ),
+    (
+        {"data.group_by_length": True, "data.packing": True},
+        "data.group_by_length: packed rows all have one length; leave it or data.packing out.",
+    ),
+    (
+        {"data.sortish_sampler": True, "data.packing": True},
+        "data.sortish_sampler: packed rows all have one length; leave it or data.packing out.",
+    ),
+    (
+        {"data.group_by_length": True, "data.shuffle": False},
+        "data.group_by_length: it is an order of its own; leave it out, or data.shuffle: true.",
+    ),
+    (
+        {"data.streaming": True, "training.max_steps": 5, "data.group_by_length": True},
+        "data.group_by_length: the lengths of a streamed data set are not known; leave it out.",
+    ),
+    (
+        {"data.streaming": True, "training.max_steps": 5, "data.shuffle": False, "data.shuffle_block": 9},
+        "data.shuffle_block: 9 has no effect without data.shuffle; leave it out.",
+    ),
+    (
+        {"data.streaming": True, "training.max_steps": 5, "data.max_truncated": 0.5},
+        "data.max_truncated: 0.5 has no effect on a streamed data set; leave it out.",
+    ),
+    (
+        {"data.streaming": True, "training.max_steps": 5, "data.check_rows": 5},
+        "data.check_rows: 5 has no effect on a streamed data set; leave it out.",
+    ),
+    (
+        {"data.streaming": True, "training.max_steps": 5, "training.num_train_epochs": 2},
+        "training.max_steps: given together with training.num_train_epochs, and only one of them can hold",
+    ),
+    # checkpoints
+    (
+        {"checkpoint.save_strategy": "no", "checkpoint.save_only_model": True},
+        "checkpoint.save_only_model: True has no effect without checkpoints; leave it out.",
+    ),
+    (
+        {"checkpoint.save_strategy": "best"},
+        "checkpoint.save_strategy: 'best' is told by evaluations; set evaluation.eval_strategy.",
+    ),
+    (
+        {"checkpoint.load_best_model_at_end": True},
+        "checkpoint.load_best_model_at_end: evaluations tell which is best; set evaluation.eval_strategy.",
+    ),
+    (
+        {
+            **VALIDATION,
+            "checkpoint.load_best_model_at_end": True,
+            "evaluation.eval_strategy": "epoch",
+        },
+        "checkpoint.load_best_model_at_end: every evaluated step must be saved; set "
+        "checkpoint.save_strategy: epoch, or best.",
+    ),
+    (
+        {
+            **VALIDATION,
+            "checkpoint.load_best_model_at_end": True,
+            "evaluation.eval_strategy": "steps",
+            "evaluation.eval_steps": 5,
+            "checkpoint.save_steps": 12,
+        },
+        "checkpoint.load_best_model_at_end: checkpoint.save_steps=12 is not a multiple of "
+        "evaluation.eval_steps=5; choose them so that each saved step is evaluated.",
+    ),
+    (
+        {
+            **VALIDATION,
+            "checkpoint.load_best_model_at_end": True,
+            "evaluation.eval_strategy": "steps",
+            "evaluation.eval_steps": 0.1,
+            "checkpoint.save_steps": 10,
+        },
+        "checkpoint.load_best_model_at_end: checkpoint.save_steps=10 is not a multiple of "
+        "evaluation.eval_steps=0.1; choose them",
+    ),
+    # publishing
+    *[
+        ({path: value}, f"{path}: {shown} has no effect without push_to_hub; leave it out.")
+        for path, value, shown in (
+            ("hub.hub_model_id", "me/mine", "'me/mine'"),
+            ("hub.hub_strategy", "end", "'end'"),
+            ("hub.hub_token", "hf_TheSecret", "<HUB_TOKEN>"),
+            ("hub.hub_private_repo", False, "False"),
+            ("hub.hub_always_push", True, "True"),
+            ("hub.hub_revision", "next", "'next'"),
+        )
+    ],
+    (
+        {"hub.push_to_hub": True, "hub.hub_strategy": "end", "hub.hub_always_push": True},
+        "hub.hub_always_push: True has no effect with hub.hub_strategy=end, which pushes once; leave it out.",
+    ),
+    (
+        {"hub.push_to_hub": True, "hub.hub_strategy": "checkpoint", "checkpoint.save_strategy": "no"},
+        "hub.hub_strategy: 'checkpoint' has no effect without checkpoints; leave it out.",
+    ),
+    (
+        {"hub.push_to_hub": True, "hub.hub_always_push": True, "checkpoint.save_strategy": "no"},
+        "hub.hub_always_push: True has no effect without checkpoints; leave it out.",
+    ),
+    # generation
+    *[
+        ({path: value}, f"{path}: {value!r} has no effect without predict_with_generate; leave it out.")
+        for path, value in (
+            ("generation.generation_max_length", 9),
+            ("generation.generation_num_beams", 1),
+            ("generation.generation_config", "there"),
+        )
+    ],
+    (
+        {"generation.predict_with_generate": True},
+        "generation.predict_with_generate: True has no effect with task=train; leave it out.",
+    ),
+    ({"generation.generation_max_length": 0}, "generation.generation_max_length: at least 1 is wanted"),
+    # what a recipe has none of
+    *[
+        ({path: value}, f"{path}: it is about {FOR_PROGRAMS[path]}, and a recipe has none; leave it out.")
+        for path, value in (
+            ("data.remove_unused_columns", False),
+            ("data.label_names", ["labels"]),
+            ("data.length_column_name", "size"),
+            ("evaluation.prediction_loss_only", True),
+            ("evaluation.include_for_metrics", ["loss"]),
+            ("evaluation.eval_do_concat_batches", False),
+            ("evaluation.batch_eval_metrics", True),
+            ("evaluation.eval_accumulation_steps", 2),
+            ("evaluation.eval_use_gather_object", True),
+        )
+    ],
+    (
+        {"logging.disable_tqdm": True},
+        "logging.disable_tqdm: True has no effect without callbacks.progress; leave it out.",
+    ),
+    # what later work brings
+    (
+        {"parallel.ddp_backend": "gloo"},
+        "parallel.ddp_backend: 'gloo' is not supported yet, it comes with distributed training; leave it",
+    ),
 ]
 
 
@@ -297,6 +524,30 @@ def test_every_problem_has_its_sentence_wherever_it_was_typed(
         },
         {"training.max_grad_norm": 0},
         {"training.max_grad_norm": None},
+        {"training.gradient_checkpointing": True, "training.gradient_checkpointing_kwargs": {"debug": True}},
+        {"training.use_liger_kernel": True, "training.liger_kernel_config": {"rope": False}},
+        {"training.torch_compile": False, "training.torch_compile_backend": None},
+        {"training.torch_compile": True, "training.torch_compile_mode": "max-autotune"},
+        {"data.group_by_length": True, "data.sortish_sampler": True},
+        {"data.streaming": True, "training.max_steps": 5, **VALIDATION, **EVALUATES, "data.check_rows": 5},
+        {**VALIDATION, **EVALUATES, "logging.logging_strategy": "no", "logging.logging_steps": 5},
+        {
+            **VALIDATION,
+            **EVALUATES,
+            "checkpoint.load_best_model_at_end": True,
+            "evaluation.eval_steps": 0.1,
+            "checkpoint.save_steps": 0.3,
+        },
+        {
+            **VALIDATION,
+            "checkpoint.load_best_model_at_end": True,
+            "checkpoint.save_strategy": "best",
+            "evaluation.eval_strategy": "epoch",
+        },
+        {"hub.push_to_hub": True, "hub.hub_token": "hf_x", "hub.hub_always_push": True},
+        {"hub.push_to_hub": True, "hub.hub_strategy": "end", "checkpoint.save_strategy": "no"},
+        {"hub.hub_always_push": False, "data.dataloader_persistent_workers": False},
+        {"callbacks.progress": {}, "logging.disable_tqdm": True},
     ],
     ids=str,
 )
@@ -310,7 +561,7 @@ def test_all_problems_are_said_at_once() -> None:
         recipe={"trainin.max_steps": 3, "optimizer.learning_rate": "fast", "checkpoint.save_strategy": "no"},
         line={
             "evaluation.eval_steps": 3,
-            "precision.fp16": True,
+            "parallel.ddp_backend": "gloo",
             "checkpoint.save_total_limit": 2,
             "model.preset": "x",
         },
@@ -318,10 +569,10 @@ def test_all_problems_are_said_at_once() -> None:
     assert [text.partition(":")[0] for text in found] == [
         "optimizer.learning_rate",
         "trainin",
-        "precision.fp16",
-        "model.preset",
-        "evaluation.eval_steps",
+        "parallel.ddp_backend",
         "checkpoint.save_total_limit",
+        "evaluation.eval_steps",
+        "model.preset",
     ]
     found = problems(line={"data.max_length": 0, "data.max_truncated": 2, "data.shuffle_block": 64})
     assert [text.partition(":")[0] for text in found] == [
@@ -351,7 +602,7 @@ def test_what_a_recipe_says_is_silently_idle_when_the_command_line_switches_it_o
     assert problems(recipe=recipe, line=OFF) == []
     assert len(problems(recipe={**recipe, **OFF})) == 3, "in one recipe they contradict each other"
     assert len(problems(recipe={**IDLE, **OFF})) == 2
-    assert len(problems(recipe=OFF, line=IDLE)) == 2, "typed on top of the recipe, and without effect"
+    assert len(problems(recipe=OFF, line=IDLE)) == 3, "typed on top of the recipe, and without effect"
 
 
 def test_a_path_on_the_command_line_replaces_the_recipes_model() -> None:
@@ -445,3 +696,209 @@ def test_a_tokenizer_beside_the_one_that_the_model_brings(tmp_path: Path) -> Non
 def test_a_preset_and_what_changes_it_must_fit_together() -> None:
     (found,) = problems(line={"model.config.num_attention_heads": 7, "model.config.num_key_value_heads": 7})
     assert found.startswith("model.config.num_attention_heads: 7 does not divide hidden_size, which is 64")
+
+
+# -- runs that do not train ----------------------------------------------------------------------------
+
+EVALUATE = {"task": "evaluate", "model.path": "there", **VALIDATION}
+PREDICT = {"task": "predict", "model.path": "there", "data.test.mine": {"path": "x.jsonl", "format": "chat"}}
+
+
+@pytest.mark.parametrize("task", [EVALUATE, PREDICT], ids=["evaluate", "predict"])
+def test_a_task_needs_weights_and_data(task: dict[str, Any]) -> None:
+    assert problems(line=task) == []
+    name, split = task["task"], next(path.split(".")[1] for path in task if path.startswith("data."))
+    assert problems(line={**task, "model.path": None}) == [
+        f"task: {name!r} needs weights; give model.path, a folder or a finished run."
+    ]
+    assert problems(line={"task": name, "model.path": "there"}) == [
+        f"data.{split}: task={name} needs a source; give data.{split}.NAME.path and .format."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "shown"),
+    [
+        ("training.max_steps", 5, "5"),
+        ("training.torch_compile", True, "True"),
+        ("optimizer.learning_rate", 1e-3, "0.001"),
+        ("schedule.warmup_steps", 5, "5.0"),
+        ("checkpoint.save_steps", 5, "5.0"),
+        ("evaluation.eval_strategy", "epoch", "'epoch'"),
+        ("logging.logging_steps", 5, "5.0"),
+        ("logging.include_num_input_tokens_seen", "all", "'all'"),
+        ("hub.push_to_hub", True, "True"),
+        ("resume", "auto", "'auto'"),
+        ("data.streaming", True, "True"),
+        ("data.shuffle", False, "False"),
+        ("data.group_by_length", True, "True"),
+        ("data.dataloader_drop_last", True, "True"),
+    ],
+)
+def test_what_is_about_training_has_no_effect_in_a_task(path: str, value: Any, shown: str) -> None:
+    sentence = f"{path}: {shown} has no effect with task=evaluate; leave it out."
+    assert sentence in problems(line={**EVALUATE, path: value})
+    assert problems(recipe={path: value}, line=EVALUATE) == [], "a recipe may be asked for another task"
+
+
+def test_what_a_task_looks_at_it_may_be_told() -> None:
+    looked_at = {
+        "training.seed": 3,
+        "training.full_determinism": True,
+        "training.num_threads": 1,
+        "training.label_smoothing_factor": 0.1,
+        "evaluation.per_device_eval_batch_size": 3,
+        "precision.bf16_full_eval": True,
+        "logging.log_level": "error",
+        "logging.skip_memory_metrics": False,
+        "data.dataloader_num_workers": 2,
+        "data.packing": True,
+        "metrics.accuracy": {},
+    }
+    assert problems(line={**EVALUATE, **looked_at}) == []
+
+
+def test_sources_that_nothing_reads_and_callbacks_that_nothing_calls() -> None:
+    source = {"path": "x.jsonl", "format": "chat"}
+    assert problems(line={"data.test.mine": source}) == [
+        "data.test: it is not read with task=train; leave it out."
+    ]
+    assert problems(recipe={"data.test.mine": source}) == [], "it is for another task"
+    assert problems(line={**PREDICT, **VALIDATION}) == [
+        "data.validation: it is not read with task=predict; leave it out."
+    ]
+    assert problems(line={**EVALUATE, "callbacks.samples": {"prompts": ["Hello"]}}) == [
+        "callbacks.samples: nothing calls it with task=evaluate; leave it out."
+    ]
+    assert problems(recipe={"callbacks.samples": {"prompts": ["Hello"]}}, line=EVALUATE) == []
+    assert problems(line={**PREDICT, "data.packing": True}) == [
+        "data.packing: True has no effect with task=predict, which writes of each row; leave it out."
+    ]
+    beams = {"generation.predict_with_generate": True, "generation.generation_num_beams": 2}
+    assert problems(line={**PREDICT, **beams}) == [
+        "generation.generation_num_beams: 2 beams need a search that is not built; leave it out or at 1."
+    ]
+    assert problems(line={**PREDICT, **beams, "generation.generation_num_beams": 1}) == []
+
+
+def test_a_switch_on_the_command_line_against_a_recipes_backend() -> None:
+    off = {"training.torch_compile": False}
+    recipe = {"training.torch_compile_backend": "eager"}
+    assert problems(recipe=recipe, line=off) == [
+        "training.torch_compile: False was given, and training.torch_compile_backend turns it on; leave one "
+        "of them out."
+    ]
+    assert problems(recipe=recipe, line={**off, "training.torch_compile_backend": None}) == []
+
+
+def test_data_is_skipped_where_a_run_goes_on() -> None:
+    skip = {"checkpoint.ignore_data_skip": True}
+    assert problems(line=skip) == [
+        "checkpoint.ignore_data_skip: true has no effect without resume; leave it out."
+    ]
+    assert problems(line={**skip, "resume": "auto"}) == []
+    assert problems(recipe=skip) == [], "it is for a later start"
+
+
+# -- Python programs -----------------------------------------------------------------------------------
+
+
+def said(**arguments: Any) -> list[str]:
+    """What is said of training arguments."""
+    found = found_in(*run_config(Seq2SeqTrainingArguments(**arguments)))
+    return [in_flat_names(sentence) for sentence in found]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            {"max_steps": 5, "num_train_epochs": 2},
+            "max_steps: given together with num_train_epochs, and only one of them can hold; leave one out.",
+        ),
+        (
+            {"eval_steps": 5},
+            "eval_steps: 5.0 has no effect with eval_strategy=no; leave it out.",
+        ),
+        (
+            {"dataloader_prefetch_factor": 5},
+            "dataloader_prefetch_factor: 5 has no effect without dataloader_num_workers; leave it out.",
+        ),
+        (
+            {"length_column_name": "n"},
+            "length_column_name: 'n' has no effect without group_by_length; leave it out.",
+        ),
+        (
+            {"hub_token": "hf_TheSecret"},
+            "hub_token: <HUB_TOKEN> has no effect without push_to_hub; leave it out.",
+        ),
+        (
+            {"generation_max_length": 9},
+            "generation_max_length: 9 has no effect without predict_with_generate; leave it out.",
+        ),
+        (
+            {"load_best_model_at_end": True, "eval_strategy": "epoch"},
+            "load_best_model_at_end: every evaluated step must be saved; set save_strategy: epoch, or best.",
+        ),
+        (
+            {"prediction_loss_only": True, "eval_accumulation_steps": 2},
+            "eval_accumulation_steps: 2 has no effect with prediction_loss_only; leave it out.",
+        ),
+        (
+            {"prediction_loss_only": True, "include_for_metrics": ["loss"]},
+            "include_for_metrics: ('loss',) has no effect with prediction_loss_only; leave it out.",
+        ),
+        (
+            {"prediction_loss_only": True, "batch_eval_metrics": True},
+            "batch_eval_metrics: True has no effect with prediction_loss_only; leave it out.",
+        ),
+        (
+            {"batch_eval_metrics": True, "eval_do_concat_batches": False},
+            "eval_do_concat_batches: False has no effect with batch_eval_metrics; leave it out.",
+        ),
+        (
+            {"torch_compile": False, "torch_compile_mode": "default"},
+            "torch_compile: False was given, and torch_compile_mode turns it on; leave one of them out.",
+        ),
+    ],
+)
+def test_a_program_is_told_in_its_own_names(arguments: dict[str, Any], sentence: str) -> None:
+    assert said(**arguments) == [sentence]
+
+
+def test_what_a_program_does_itself_is_not_judged() -> None:
+    """It may evaluate, predict and resume by calls that no argument tells of."""
+    assert (
+        said(
+            per_device_eval_batch_size=3,
+            prediction_loss_only=True,
+            bf16_full_eval=True,
+            ignore_data_skip=True,
+            do_eval=True,
+            use_cache=True,
+            disable_tqdm=True,
+        )
+        == []
+    )
+
+
+# -- machines ------------------------------------------------------------------------------------------
+
+
+def test_what_does_nothing_on_this_machine_is_said() -> None:
+    arguments = {
+        "dataloader_pin_memory": True,
+        "average_tokens_across_devices": False,
+        "log_level_replica": "error",
+        "log_on_each_node": False,
+    }
+    config, given = run_config(Seq2SeqTrainingArguments(**arguments))
+    assert given.keys() == {HOMES[name] for name in arguments}
+    assert list(idle_here(config, given, device="cpu", world_size=1)) == [
+        "data.dataloader_pin_memory: true has no effect on a CPU; batches stay where they are.",
+        "training.average_tokens_across_devices: it has no effect on a single process.",
+        "logging.log_level_replica: it has no effect on a single process.",
+        "logging.log_on_each_node: it has no effect on a single process.",
+    ]
+    assert list(idle_here(config, given, device="cuda", world_size=2)) == []
+    assert list(idle_here(config, {}, device="cpu", world_size=1)) == [], "defaults are no one's claim"

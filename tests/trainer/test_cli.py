@@ -8,13 +8,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from conf import compose, logging
+from tests.trainer.saved_runs import lines
 from trainer import cli
-from trainer.cli import overlay
+from trainer.ranks import LaunchEnvironment
+from trainer.run_folder import overlay
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -188,7 +192,6 @@ def test_errors_and_help_load_no_torch(tmp_path: Path) -> None:
 
 
 def test_every_line_of_the_help_is_a_command_that_composes() -> None:
-    from conf import compose
     from conf.compose import rewrite
 
     names = {"NAME": "sft_llama", "RUN/checkpoint-500": "x", "RUN": "x", "FOLDER": "x"}
@@ -286,13 +289,13 @@ def test_a_damaged_checkpoint_is_named_and_skipped(train: Any, tiny: Sequence[st
 
 def test_resuming_an_earlier_checkpoint_sets_the_later_ones_aside(train: Any, tiny: Sequence[str]) -> None:
     whole = train(*tiny, *SAVED)
-    lines = whole.metrics
+    logged = lines(whole.folder)
     done = train("resume=run/checkpoint-1")  # no recipe: the configuration is the saved one
     assert done.status == 0, done.error
     names = {path.name for path in done.folder.glob("*checkpoint*")}
     kept = {f"checkpoint-{step}" for step in (1, 2, 3)}
     assert names == {*kept, "set-aside-checkpoint-2-1", "set-aside-checkpoint-3-1"}
-    assert done.metrics == lines
+    assert lines(done.folder) == logged
     assert not any(".new" in path.name for path in done.folder.iterdir())
 
 
@@ -354,6 +357,10 @@ def test_what_may_differ_is_listed(train: Any, tiny: Sequence[str]) -> None:
         (
             ["resume=nowhere"],
             "resume: there is no folder 'nowhere'; give a checkpoint's, or `auto` with output_dir.",
+        ),
+        (
+            ["+recipe=sft_llama", "output_dir=run/config.json", "resume=auto"],
+            "output_dir: 'run/config.json' is a file; choose a folder.",
         ),
         (["resume=auto"], "resume: 'auto' needs the run's folder; give output_dir=RUN as well."),
         (
@@ -426,6 +433,95 @@ def test_a_run_without_a_folder_gets_one_of_its_own(tiny: Sequence[str], here: P
     cli.run_command([*tiny, "callbacks.progress=null"])
     (made,) = (path for path in (here / "runs" / "sft_llama").iterdir() if path.name != first.name)
     assert (made / "model.safetensors").is_file()
+
+
+# -- what is said, and by whom ---------------------------------------------------------------------------
+
+NOTE = "data.dataloader_pin_memory: true has no effect on a CPU"
+
+
+@pytest.mark.parametrize(
+    ("level", "reports", "warns"),
+    [
+        ("passive", True, True),
+        ("debug", True, True),
+        ("info", True, True),
+        ("warning", False, True),
+        ("error", False, False),
+    ],
+)
+def test_the_level_says_what_is_said(
+    level: str, reports: bool, warns: bool, train: Any, tiny: Sequence[str]
+) -> None:
+    before = logging.get_verbosity()
+    note = ("data.dataloader_pin_memory=true", "training.max_steps=1")
+    done = train(*tiny, *note, "callbacks.progress=null", f"logging.log_level={level}")
+    assert done.status == 0, done.error
+    assert ("finished  " in done.out, "steps  " in done.out, NOTE in done.out) == (reports, reports, warns)
+    assert done.err == ""
+    assert logging.get_verbosity() == before, "a command leaves no trace"
+
+
+def test_a_passive_level_is_that_of_the_environment(
+    train_in_process_of_its_own: Any, tiny: Sequence[str]
+) -> None:
+    words = (*tiny, "check=true", "callbacks.progress=null")
+    assert "steps  " in train_in_process_of_its_own(*words).out
+    assert train_in_process_of_its_own(*words, env={"STOCKPOT_VERBOSITY": "error"}).out == ""
+
+
+# (rank, rank on its node, what is asked for) -> how it begins what it says, None for silence.
+SPEAKERS = [
+    (0, 0, {}, ""),
+    (1, 1, {}, None),
+    (2, 0, {}, "rank 2: "),
+    (2, 0, {"log_on_each_node": False}, None),
+    (0, 0, {"log_on_each_node": False}, ""),
+    (1, 1, {"log_level_replica": "info"}, "rank 1: "),
+    (2, 0, {"log_on_each_node": False, "log_level_replica": "debug"}, "rank 2: "),
+    (0, 0, {"log_level": "error", "log_level_replica": "info"}, None),
+]
+
+
+@pytest.mark.parametrize(("rank", "local_rank", "asked", "begins"), SPEAKERS)
+def test_who_speaks_on_two_nodes_of_two(
+    rank: int,
+    local_rank: int,
+    asked: dict[str, Any],
+    begins: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    environment = LaunchEnvironment(rank=rank, local_rank=local_rank, world_size=4, local_world_size=2)
+    monkeypatch.setattr(cli, "launch_environment", lambda: environment)
+    composed = compose.compose(["+recipe=sft_llama", *(f"logging.{k}={v}" for k, v in asked.items())])
+    assert composed is not None
+    command = cli.Command(composed, (), {})
+    with ExitStack() as undo:
+        command.listen_to(command.decode(), undo)
+        command.say("hello")
+    assert capsys.readouterr().out == ("" if begins is None else f"{begins}hello\n")
+
+
+def test_results_hold_the_training_and_its_memory(train: Any, tiny: Sequence[str]) -> None:
+    done = train(*tiny, "logging.skip_memory_metrics=false")
+    assert done.status == 0, done.error
+    trained = json.loads((done.folder / "train_results.json").read_text())
+    assert trained == done.results
+    measured = {name for name in trained if "_mem_" in name}
+    stages = {f"{stage}_mem_cpu_{d}_delta" for stage in ("init", "train") for d in ("alloc", "peaked")}
+    assert measured == stages | {"before_init_mem_cpu"}
+    assert trained["before_init_mem_cpu"] > 2**20
+    assert {"train_loss", "eval_loss", "epoch", "global_step", "total_flos"} <= trained.keys()
+    last = done.metrics[-1]
+    assert trained["train_loss"] == last["train_loss"]
+
+
+def test_kernels_that_cannot_run_are_refused_before_the_training(train: Any, tiny: Sequence[str]) -> None:
+    done = train(*tiny, "training.use_liger_kernel=true", "check=true")
+    said = "training.use_liger_kernel: Liger's kernels need a GPU, and there is none here; set it to false."
+    assert (done.status, str(done.error)) == (2, said)
+    assert not done.folder.exists()
 
 
 # -- another folder's packages -------------------------------------------------------------------------------

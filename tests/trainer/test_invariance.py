@@ -10,9 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
+from tests.trainer.saved_runs import distance
 from trainer.cli import run_command
 
 ROOT = Path(__file__).parents[2]
@@ -36,14 +35,6 @@ TINY = (
 def train(folder: Path, *words: str) -> Path:
     run_command([*TINY, *words, f"output_dir={folder}"])
     return folder
-
-
-def distance(first: Path, second: Path) -> float:
-    """||a - b|| / ||a|| over the whole model."""
-    a, b = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    assert a.keys() == b.keys()
-    difference = sum(((a[k] - b[k]).double() ** 2).sum() for k in a)
-    return float(torch.sqrt(difference / sum((a[k].double() ** 2).sum() for k in a)))
 
 
 def losses(folder: Path) -> list[float]:

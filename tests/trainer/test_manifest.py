@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from conf.errors import CheckpointError
-from trainer import manifest
+from trainer import hashing, manifest
 from trainer.manifest import FileRecord, Folder, Manifest, clean_leftovers, publish, require_space, verify
 
 
@@ -55,7 +55,7 @@ def test_published_folder_holds_its_files_and_their_records(tmp_path: Path) -> N
 def test_writing_in_pieces_of_any_buffer_hashes_the_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(manifest, "_CHUNK", 64)
+    monkeypatch.setattr(hashing, "CHUNK", 64)
     pieces = [b"", b"a" * 63, bytearray(b"b" * 200), memoryview(b"c" * 64), memoryview(b"1234" * 9).cast("I")]
     with publish(tmp_path / "x") as folder, folder.open("data") as stream:
         assert [stream.write(piece) for piece in pieces] == [0, 63, 200, 64, 36]
@@ -348,7 +348,7 @@ def test_about_may_hold_any_json(tmp_path: Path) -> None:
 def test_linking_shares_the_bytes_and_takes_the_hash_from_the_manifest(tmp_path: Path) -> None:
     old = make(tmp_path / "old")
     with publish(tmp_path / "new") as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(manifest, "_hash", lambda path: pytest.fail("the file was read again"))
+        patch.setattr(manifest, "record_of", lambda path: pytest.fail("the file was read again"))
         folder.link("weights/model.safetensors", old / "model.safetensors")
     linked = tmp_path / "new/weights/model.safetensors"
     assert linked.samefile(old / "model.safetensors")

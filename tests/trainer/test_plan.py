@@ -176,6 +176,13 @@ def test_a_streams_plan_says_what_is_known() -> None:
     assert dict(plan.lines())["steps"] == "10, each of 8 rows on 1 rank"
 
 
+def test_a_run_that_has_a_name_is_shown_by_it(row_set: Callable[..., RowSet]) -> None:
+    plan = plan_of(row_set(LENGTHS), logging={"run_name": "first"})
+    assert plan.lines()[0] == ("run", "first")
+    assert plan.to_dict()["run_name"] == "first"
+    assert "run" not in dict(plan_of(row_set(LENGTHS)).lines())
+
+
 def test_bytes_and_what_a_person_sees(row_set: Callable[..., RowSet]) -> None:
     evaluation = {"eval_strategy": "steps", "eval_steps": 4}
     plan = plan_of(row_set(LENGTHS), evaluation=evaluation, training={"max_steps": 10})

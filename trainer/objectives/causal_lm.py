@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 from torch import Tensor, nn
 
+from conf.errors import DataError
 from models.heads.causal_lm import shift_labels
 from models.heads.chunked import IGNORED
-from trainer.objectives.objective import Batch, Loss
+from trainer.objectives.objective import Batch, Loss, Prediction
 from trainer.objectives.options import CausalLMOptions
 
 
 class CausalLM:
     """Summed negative log-likelihood of the labels, shifted by one; -100 is not counted.
 
-    The term is called ``loss``; its weight is the number of supervised tokens.
+    The term is called ``loss``; its weight is the number of supervised tokens. ``label_smoothing`` of each
+    target's probability is spread over the vocabulary, in evaluation too, as the reference's Trainer does.
     """
 
     head = "causal_lm"
+    smooths_labels = True
     coefficients: ClassVar[Mapping[str, float]] = {"loss": 1.0}
 
-    def __init__(self, options: CausalLMOptions):
-        self.options = options
+    def __init__(self, options: CausalLMOptions, *, label_smoothing: float = 0.0):
+        self.options, self.label_smoothing = options, label_smoothing
 
     def collator(self, *, packing: bool) -> str:
         return "flattening" if packing else "language_modeling"
@@ -36,12 +39,69 @@ class CausalLM:
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         targets = shift_labels(batch["labels"])  # (B, T)
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        inputs = _inputs(batch)
 
         def summed(head: Any, hidden: Tensor) -> Tensor:
-            return head.nll(hidden, targets)
+            return head.nll(hidden, targets, self.label_smoothing)
 
         return Loss(terms={"loss": model(inputs, compute=summed)})
 
+    def predict(self, model: nn.Module, batch: Batch, *, loss_only: bool = False) -> Prediction:
+        """The summed loss and, unless ``loss_only``, the logits (B, T, V) and labels, not shifted."""
+        labels = batch.get("labels")
+        weights = {} if labels is None else self.weights(batch)
+        if loss_only:
+            return Prediction(terms={} if labels is None else self(model, batch).terms, weights=weights)
+        targets = None if labels is None else shift_labels(labels)
+
+        def scored(head: Any, hidden: Tensor) -> tuple[Tensor, Tensor | None]:
+            return head(hidden), None if targets is None else head.nll(hidden, targets, self.label_smoothing)
+
+        logits, loss = model(_inputs(batch), compute=scored)
+        losses = None if loss is None else (loss / weights["loss"]).repeat(len(logits))
+        return Prediction(
+            terms={} if loss is None else {"loss": loss},
+            weights=weights,
+            logits=logits,
+            labels=labels,
+            losses=losses,
+            next_token=True,
+        )
+
+    def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+        """Each document's supervised ``tokens``, their mean ``loss`` (without smoothing) and ``perplexity``.
+
+        Loss and perplexity are None without such tokens. Raises ``DataError`` for a batch without labels.
+        """
+        if "labels" not in batch:
+            raise DataError("predict: causal_lm scores the labels of a batch, and this one has none.")
+        targets = shift_labels(batch["labels"])
+        scores = model(_inputs(batch), compute=lambda head, hidden: head.log_probs(hidden, targets))
+        rows = zip(_documents(scores.cpu().double(), batch), _documents(targets.cpu(), batch), strict=True)
+        written: list[dict[str, Any]] = []
+        for log_probs, labels in rows:
+            tokens = int((labels != IGNORED).sum())
+            loss = -log_probs.sum() / tokens if tokens else None
+            written.append(
+                {
+                    "loss": None if loss is None else loss.item(),
+                    "perplexity": None if loss is None else loss.exp().item(),
+                    "tokens": tokens,
+                }
+            )
+        return written
+
     def after_update(self, model: nn.Module, state: Any) -> None:
         """Nothing to do."""
+
+
+def _inputs(batch: Batch) -> dict[str, Tensor]:
+    """What the model is given: everything but the labels."""
+    return {name: value for name, value in batch.items() if name != "labels"}
+
+
+def _documents(values: Tensor, batch: Batch) -> Sequence[Tensor]:
+    """Values (B, T), or (1, N) packed, of each document."""
+    if "cu_seqlens" not in batch:
+        return values.unbind()
+    return values[0].split(batch["cu_seqlens"].diff().tolist())

@@ -16,10 +16,31 @@ Batch = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Sums, not means: one scalar tensor for each term, and sums of metrics to be logged."""
+    """Sums, not means: one scalar tensor for each term, and sums of metrics to be logged.
+
+    ``propagated``: whoever computed them has gone back through them already.
+    """
 
     terms: Mapping[str, Tensor]
     metrics: Mapping[str, Tensor] = field(default_factory=dict)
+    propagated: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """One batch looked at without learning: summed terms with their weights, what was said, what was right.
+
+    ``terms`` and ``weights`` are empty where the batch has no labels. ``logits`` and ``labels`` are tensors
+    (B, ...) or nestings of them; without logits only the loss was asked for. ``losses`` (B,) is the batch's
+    mean loss, repeated. ``next_token``: the scores at a token are of the label one later.
+    """
+
+    terms: Mapping[str, Tensor]
+    weights: Mapping[str, float]
+    logits: Any = None
+    labels: Any = None
+    losses: Tensor | None = None
+    next_token: bool = False
 
 
 class Objective(Protocol):
@@ -36,6 +57,12 @@ class Objective(Protocol):
 
     def __call__(self, model: nn.Module, batch: Batch) -> Loss:
         """The summed terms of this batch."""
+
+    def predict(self, model: nn.Module, batch: Batch, *, loss_only: bool = False) -> Prediction:
+        """What the model, in evaluation mode, makes of this batch; ``loss_only``: no more than the terms."""
+
+    def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:
+        """What is written of each row (each document of a packed row): names and plain values for JSON."""
 
     def after_update(self, model: nn.Module, state: Any) -> None:
         """Called after each optimizer step."""

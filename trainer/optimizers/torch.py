@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -34,22 +34,34 @@ def sgd(options: SGD, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     )
 
 
-def parameter_groups(model: nn.Module, names: Mapping[str, str], weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module,
+    names: Mapping[str, str],
+    weight_decay: float,
+    *,
+    decayed: Collection[str] | None = None,
+) -> list[dict[str, Any]]:
     """Two groups of the trainable parameters: those that decay, and norms and biases, which do not.
 
     Without decay all are one group, as each costs a call a step.
 
     ``names`` maps the model's parameter names to the checkpoint's, under which the groups list them
-    (``param_names``). A parameter that is used under several names is taken once.
+    (``param_names``). A parameter that is used under several names is taken once. ``decayed`` names those
+    that decay, if it is not for ``decays`` to say.
     """
-    decays: list[tuple[str, Tensor]] = []
+    with_decay: list[tuple[str, Tensor]] = []
     others: list[tuple[str, Tensor]] = []
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            decayed = parameter.ndim >= 2 and weight_decay != 0
-            (decays if decayed else others).append((names[name], parameter))
+            is_decayed = decays(parameter) if decayed is None else name in decayed
+            (with_decay if is_decayed and weight_decay else others).append((names[name], parameter))
     return [
         {"params": [p for _, p in members], "param_names": [n for n, _ in members], "weight_decay": decay}
-        for members, decay in ((decays, weight_decay), (others, 0.0))
+        for members, decay in ((with_decay, weight_decay), (others, 0.0))
         if members
     ]
+
+
+def decays(parameter: Tensor) -> bool:
+    """Whether weight decay is for this parameter: matrices and tables, and not norms and biases."""
+    return parameter.ndim >= 2

@@ -68,7 +68,7 @@ class HandWritten:
 def compare(run: Run, train: Train, steps: int, rounds: int) -> TrainerState:
     """Stands in for the loop: trains in blocks, each followed by one of the hand-written loop."""
     ready = copy.deepcopy(run.batches)
-    by_hand = HandWritten(copy.deepcopy(run.model), run.schedule, sys.stdout)
+    by_hand = HandWritten(copy.deepcopy(run.model), run.rates.factor, sys.stdout)
     run.state.max_steps = 0
 
     def ours() -> Sample:
