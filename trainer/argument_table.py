@@ -188,7 +188,7 @@ ARGUMENTS: tuple[Argument, ...] = (
     A("restore_callback_states_from_checkpoint", "checkpoint.restore_callback_states_from_checkpoint", ""
       "let callbacks go on where they were when resuming"),
     A("load_best_model_at_end", "checkpoint.load_best_model_at_end", "end with the weights of the best "
-      "checkpoint, not the last"),
+      "checkpoint, not the last; each new best evaluation is saved for it"),
     A("ignore_data_skip", "checkpoint.ignore_data_skip", "resume with the data of the epoch's start"),
     # logging
     A("logging_strategy", "logging.logging_strategy", "when to log: no, steps, epoch"),

@@ -16,7 +16,7 @@ from conf import logging
 from conf.errors import ConfigError
 from trainer.arguments import flat, in_flat_names
 from trainer.checkpoint import Checkpointer, CheckpointOptions
-from trainer.config import RunConfig, TrainingSection, public
+from trainer.config import RunConfig, public
 from trainer.device_cache import EmptyCacheCallback
 from trainer.hub import HubPublisher, publisher_of
 from trainer.interrupt import Interrupt
@@ -56,29 +56,37 @@ class Parts:
 
 def make_ranks(config: RunConfig) -> Ranks:
     """The machine that a configuration asks for; ``ConfigError`` for what it cannot do, before it is used."""
-    ranks = Ranks(
+    refuse_on_device(config)
+    return Ranks(
         use_cpu=config.parallel.use_cpu,
         autocast=config.precision.autocast,
         tf32=config.precision.tf32,
         timeout_seconds=config.parallel.ddp_timeout,
         reduces_at_update=config.training.auto_find_batch_size,
     )
-    if config.task == "train":
-        _refuse_on(ranks.device, config.training)
-    return ranks
 
 
-def _refuse_on(device: torch.device, training: TrainingSection) -> None:
-    """What an option asks for and this device does not have."""
-    if training.use_liger_kernel:
+def refuse_on_device(config: RunConfig) -> None:
+    """``ConfigError`` for what an option asks for and the device of this process does not have."""
+    training, tf32 = config.training, config.precision.tf32
+    accelerator = None if config.parallel.use_cpu else torch.accelerator.current_accelerator(True)
+    device = "cpu" if accelerator is None else accelerator.type
+    problems = []
+    if tf32 is not None and device != "cuda":
+        problems.append(f"precision.tf32: {tf32} has no effect on a {device} device; leave it out.")
+    if config.task == "train" and device == "cpu" and (steps := training.torch_empty_cache_steps):
+        problems.append(
+            f"training.torch_empty_cache_steps: {steps} has no effect on a CPU, which keeps no cache; leave "
+            "it out."
+        )
+    if config.task == "train" and training.use_liger_kernel:
         from models.kernels import check_liger
 
         check_liger(training.liger_kernel_config)
-    if training.torch_empty_cache_steps is not None and device.type == "cpu":
-        raise ConfigError(
-            f"training.torch_empty_cache_steps: {training.torch_empty_cache_steps} has no effect on a CPU, "
-            "which keeps no cache; leave it out."
-        )
+        if config.parallel.use_cpu and torch.accelerator.is_available():
+            problems.append("training.use_liger_kernel: it needs the GPU that parallel.use_cpu leaves idle.")
+    if problems:
+        raise ConfigError(problems)
 
 
 def make_publisher(config: RunConfig, folder: RunFolder, ranks: Ranks) -> HubPublisher | None:

@@ -18,11 +18,10 @@ from conf.plugins import nearest, options_of, thing_of
 from models.auto import build_model, torch_dtype
 from models.config import ModelConfig
 from models.heads.chunked import CHUNK_BYTES, CHUNK_TOKENS
-from models.kernels import check_liger
 from models.task_model import TaskModel
 from models.weights import checkpoint_names
 from processors.rendering import stop_ids
-from trainer.assemble import Parts, assemble, make_publisher
+from trainer.assemble import Parts, assemble, make_publisher, refuse_on_device
 from trainer.config import RunConfig
 from trainer.data.batches import Batches, EvaluationBatches
 from trainer.data.cache import TokenRows
@@ -73,12 +72,11 @@ def planned(
 ) -> Materials:
     """The materials of a run with its plan; the model is counted on the meta device.
 
-    Raises ``ConfigError`` for a metric that the objective does not have, or kernels that cannot run here.
+    Raises ``ConfigError`` for a metric that the objective does not have, or what this device cannot do.
     """
     objective = objective_of(config)
     _refuse_metric(config, objective)
-    if config.training.use_liger_kernel:
-        check_liger(config.training.liger_kernel_config)
+    refuse_on_device(config)
     dtype = torch_dtype(config.model.dtype)
     shapes = build_model(facts, objective.head, device="meta", dtype=dtype)
     trainable = [p for p in shapes.parameters() if p.requires_grad]

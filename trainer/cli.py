@@ -222,12 +222,11 @@ class Command:
             raise ConfigError([*error.problems, *missing]) from None
 
     def show(self, config: RunConfig, prepared: Any) -> None:
-        """Print a few training documents, coloured by what is supervised."""
+        """Print a few of the documents that the task reads, coloured by what is supervised."""
         from processors import show
 
-        for name, rows in {**prepared.train, **prepared.validation, **prepared.test}.items():
-            if config.task == "train" and name not in prepared.train:
-                continue
+        read = {"train": prepared.train, "evaluate": prepared.validation, "predict": prepared.test}
+        for name, rows in read[config.task].items():
             for index in range(min(config.show, len(rows))):
                 self.say(f"{name}, {rows.place(index)}:\n{show(rows.document(index), prepared.tokenizer)}\n")
 

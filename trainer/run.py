@@ -285,8 +285,8 @@ class Run:
         self.callbacks("on_save")
         if self.publisher is not None and self.ranks.is_main:
             assert self.checkpointer.last_saved is not None
-            self.callbacks("on_push_begin")
-            self.publisher.push_checkpoint(self.checkpointer.last_saved, self.state.global_step)
+            if self.publisher.push_checkpoint(self.checkpointer.last_saved, self.state.global_step):
+                self.callbacks("on_push_begin")
 
     def save_last(self) -> None:
         """The last step always has a checkpoint, unless none are wanted."""

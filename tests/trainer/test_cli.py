@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -207,6 +208,28 @@ def test_every_line_of_the_help_is_a_command_that_composes() -> None:
 # -- check=true --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("precision.tf32=true", "precision.tf32: True has no effect on a cpu device; leave it out."),
+        (
+            "training.torch_empty_cache_steps=2",
+            "training.torch_empty_cache_steps: 2 has no effect on a CPU, which keeps no cache; leave it out.",
+        ),
+        (
+            "training.use_liger_kernel=true",
+            "training.use_liger_kernel: Liger's kernels need a GPU, and there is none here; set it to false.",
+        ),
+    ],
+)
+def test_check_says_what_this_device_cannot_do(
+    train: Any, tiny: Sequence[str], tmp_path: Path, word: str, sentence: str
+) -> None:
+    done = train(*tiny, word, "parallel.use_cpu=true", "check=true", "output_dir=run")
+    assert str(done.error) == sentence
+    assert not (tmp_path / "run").exists()
+
+
 def test_check_prints_the_plan_and_writes_nothing_but_the_cache(
     train: Any, tiny: Sequence[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +249,7 @@ def test_check_prints_the_plan_and_writes_nothing_but_the_cache(
         "peak memory",
     ):
         assert any(line.startswith(f"{name}  ") for line in done.out.splitlines()), name
-    assert "chat, " in done.out
+    assert re.search(r"^chat, \S+train\.jsonl:\d+:$", done.out, re.MULTILINE), "a document that is trained on"
     assert "\x1b[" in done.out, "a document in colours"
     before = tree(tmp_path)
     again = train(*words, "data.max_length=96", "check=true", "output_dir=run")

@@ -339,7 +339,7 @@ def test_what_a_cpu_cannot_do_is_refused(
 def test_a_devices_cache_is_emptied_every_few_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the CPU, for which it is refused, had a cache."""
     emptied: list[int] = []
-    monkeypatch.setattr(trainer.assemble, "_refuse_on", lambda device, training: None)
+    monkeypatch.setattr(trainer.assemble, "refuse_on_device", lambda config: None)
     monkeypatch.setattr(torch.accelerator, "device_index", lambda index: nullcontext())
     monkeypatch.setattr(torch.accelerator.memory, "empty_cache", lambda: emptied.append(1))
     for every, times in ((None, 0), (2, 3), (3, 2)):

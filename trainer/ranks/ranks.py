@@ -37,8 +37,8 @@ class Ranks:
     fp32. ``tf32`` lets products of fp32 matrices round their factors, where the device can. With
     ``reduces_at_update`` the ranks speak to each other in ``clip`` only and not in the forward and
     backward passes, so that one that ran out of memory there leaves no other waiting; buffers are each rank's
-    own then. Raises ``ConfigError`` when the launcher's environment contradicts what is asked for, when fewer
-    processes joined than it started, or for ``tf32`` on a CPU.
+    own then. Raises ``ConfigError`` when the launcher's environment contradicts what is asked for, or when
+    fewer processes joined than it started.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Ranks:
         self._scaler = torch.amp.GradScaler(self.device.type) if autocast == "fp16" else None
         self.reduces_at_update = reduces_at_update
         self._parameters: list[nn.Parameter] = []
-        _set_tf32(tf32, self.device)
+        _set_tf32(tf32)
         if self.world_size != self.launched.world_size:
             raise ConfigError(
                 f"the launcher started {self.launched.world_size} processes and {self.world_size} joined; "
@@ -220,12 +220,9 @@ def unwrap(model: nn.Module) -> Any:
     return model.module if isinstance(model, nn.parallel.DistributedDataParallel) else model
 
 
-def _set_tf32(wanted: bool | None, device: torch.device) -> None:
-    if wanted is None:
-        return
-    if device.type != "cuda":
-        raise ConfigError(f"precision.tf32: {wanted} has no effect on a {device.type} device; leave it out.")
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted
+def _set_tf32(wanted: bool | None) -> None:
+    if wanted is not None:
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = wanted
 
 
 def _refuse_environment(autocast: str | None) -> None:
