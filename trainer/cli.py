@@ -177,7 +177,11 @@ class Command:
             log_on_each_node=config.logging.log_on_each_node,
         )
         logging.set_verbosity(level)
-        speak = _say if main else lambda text: _say(f"rank {self.environment.rank}: {text}")
+        mark = "" if main else f"rank {self.environment.rank}: "
+
+        def speak(text: str) -> None:
+            _say("\n".join(mark + line for line in text.split("\n")))
+
         self.say = speak if level <= logging.INFO else _nothing
         self.warn = speak if level <= logging.WARNING else _nothing
 
