@@ -80,6 +80,8 @@ def compose(arguments: Sequence[str]) -> Composed | None:
     recipe = None if chosen is None else known[chosen]
     available, listed = groups(config_dir), _listed(recipe)
     flags, overrides = split(arguments)
+    # The recipe first: what is added after it wins, as everything typed on the command line does.
+    overrides.sort(key=lambda word: not word.lstrip("+").startswith("recipe="))
     words = [*flags, *(rewrite(word, available, listed) for word in overrides)]
 
     import hydra
@@ -95,7 +97,8 @@ def compose(arguments: Sequence[str]) -> Composed | None:
         if not composed:
             return None
         data = OmegaConf.to_container(composed[0], resolve=True, throw_on_missing=True)
-        return Composed(data=cast(dict[str, Any], data), given=given(words, recipe), recipe=chosen)
+        typed = given(words, recipe, config_dir)
+        return Composed(data=cast(dict[str, Any], data), given=typed, recipe=chosen)
 
 
 def split(words: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -109,7 +112,7 @@ def split(words: Iterable[str]) -> tuple[list[str], list[str]]:
 
 
 def rewrite(word: str, groups: Mapping[str, Sequence[str]], listed: Iterable[str]) -> str:
-    """``a.b=c`` -> ``++a.b=c``, unless it is a deletion, Hydra's own, or chooses from a group.
+    """``a.b=c`` -> ``++a.b=c``, unless it is a deletion, Hydra's own, or chooses from a group by name.
 
     ``groups`` maps each group to its options, ``listed`` are the groups that a defaults list has already
     (another is added to it). Raises ``ConfigError`` for an option that a group does not have.
@@ -125,7 +128,7 @@ def rewrite(word: str, groups: Mapping[str, Sequence[str]], listed: Iterable[str
         return word
     if key == "recipe":
         return f"+{key}={value}"
-    if key not in groups:
+    if key not in groups or value.startswith("{"):
         return f"++{key}={value}"
     for option in value.strip("[]").split(","):
         if option.strip() not in groups[key]:
@@ -143,8 +146,11 @@ def _listed(recipe: Path | None) -> set[str]:
     return {str(key).removeprefix("override ").strip("/ ") for key in keys}
 
 
-def given(words: Sequence[str], recipe: Path | None) -> dict[str, str]:
-    """The paths typed by the user, each with ``"recipe"`` or ``"command line"``; the latter wins."""
+def given(words: Sequence[str], recipe: Path | None, config_dir: Path | None = None) -> dict[str, str]:
+    """The paths typed by the user, each with ``"recipe"`` or ``"command line"``; the latter wins.
+
+    An option of a group is typed with all that its file says.
+    """
     typed: dict[str, str] = {}
     if recipe is not None:
         content = {key: value for key, value in _load(recipe).items() if key != "defaults"}
@@ -153,9 +159,24 @@ def given(words: Sequence[str], recipe: Path | None) -> dict[str, str]:
         key, equals, value = word.lstrip("+~").partition("=")
         if equals and word[0] != "-" and not key.startswith("hydra") and key != "recipe":
             inner = _parsed(word) if value.startswith("{") else None
-            nested = [path for path, _ in leaves(inner, key)] if isinstance(inner, dict) else [key]
-            typed |= dict.fromkeys(nested, "command line")
+            chosen = {} if inner is not None else _chosen(key, value, config_dir)
+            if isinstance(inner, dict) or chosen:
+                typed |= {path: "command line" for path, _ in leaves(inner or chosen, key)}
+            if not isinstance(inner, dict) and "name" in (chosen or {"name": key}):
+                typed[key] = "command line"  # a component is another one with all its options
     return typed
+
+
+def _chosen(group: str, options: str, config_dir: Path | None) -> dict[str, Any]:
+    """What the files of these options of a group say; nothing if it is no group."""
+    roots = [root for root in (CONF, config_dir) if root is not None]
+    files = [
+        root / group / f"{option.strip()}.yaml" for option in options.strip("[]").split(",") for root in roots
+    ]
+    content: dict[str, Any] = {}
+    for file in filter(Path.is_file, files):
+        content |= _load(file)
+    return content
 
 
 def _parsed(word: str) -> Any:

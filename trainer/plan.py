@@ -21,6 +21,7 @@ class Points:
     start: int = 0
     last: int | None = None
     first: bool = False
+    when: str = "never"  # what is said where no step is known
 
     def includes(self, step: int) -> bool:
         return (
@@ -39,7 +40,7 @@ class Points:
     def describe(self, max_steps: int) -> str:
         steps = self.steps(max_steps)
         if not steps:
-            return "never"
+            return self.when
         shown = [str(step) for step in (steps if len(steps) <= 6 else [*steps[:3], *steps[-2:]])]
         if len(steps) > 6:
             shown.insert(3, "...")
@@ -151,8 +152,10 @@ def points(
 
     Raises ``ConfigError`` for ``epoch`` on a stream, which has none.
     """
-    if strategy in ("no", "best"):  # the best step is known only once it was evaluated
+    if strategy == "no":
         return Points(first=first)
+    if strategy == "best":
+        return Points(when="whenever an evaluation is the best so far")
     if strategy == "epoch":
         if steps_per_epoch is None:
             raise ConfigError(

@@ -122,6 +122,7 @@ def test_typed_paths_and_who_typed_them() -> None:
     assert typed == {
         "training.num_train_epochs",
         "optimizer",
+        "optimizer.name",
         "evaluation.eval_strategy",
         "evaluation.eval_steps",
         "data.train.mine.path",
@@ -135,6 +136,26 @@ def test_typed_paths_and_who_typed_them() -> None:
     assert found.data["training"]["num_train_epochs"] == 2
     assert found.data["callbacks"]["samples"] is None
     assert found.data["data"]["train"]["mine"] == {"path": "x.jsonl", "format": "chat"}
+
+
+def test_options_of_groups_win_over_the_recipe_wherever_they_stand(write: Write) -> None:
+    own = write({"evaluation/often.yaml": "eval_strategy: steps\neval_steps: 2\n"})
+    words = ("checkpoint=best", "metrics=[accuracy,perplexity]", "evaluation=often", f"--config-dir={own}")
+    for order in (("+recipe=sft_llama", *words), (*words, "+recipe=sft_llama")):
+        found = composed(*order)
+        assert found.data["checkpoint"]["save_strategy"] == "best"
+        assert found.data["checkpoint"]["save_total_limit"] == 3, "the rest is the recipe's"
+        assert found.data["evaluation"] == {"eval_strategy": "steps", "eval_steps": 2}
+        assert found.data["metrics"] == {"accuracy": {}, "perplexity": {}}
+        typed = {path for path, where in found.given.items() if where == "command line"}
+        assert typed == {
+            "checkpoint.save_strategy",
+            "checkpoint.load_best_model_at_end",
+            "metrics.accuracy",
+            "metrics.perplexity",
+            "evaluation.eval_strategy",
+            "evaluation.eval_steps",
+        }
 
 
 def test_two_command_lines_in_one_process_do_not_disturb_each_other(write: Write) -> None:
@@ -170,7 +191,7 @@ def test_two_command_lines_in_one_process_do_not_disturb_each_other(write: Write
             "optimizer.learning_rate: '1,2' are several; sweep over them with --multirun, or give a list as "
             "[1,2].",
         ),
-        (["~training"], "configuration: Could not delete from config. 'training' does not exist."),
+        (["~data"], "configuration: Could not delete from config. 'data' does not exist."),
         (["logging.run_name=${nope}"], "logging.run_name: Interpolation key 'nope' not found"),
         (["logging.run_name=???"], "logging.run_name: a value is required and none was given."),
         (["--mulitrun"], "--mulitrun: there is no such flag; did you mean '--multirun'?"),

@@ -271,3 +271,9 @@ def test_what_happens_is_what_was_planned(
         last = [line for line in done.metrics if "loss" in line][-1]
         assert last["epoch"] == pytest.approx(5 / 3, abs=1e-6)
         assert math.isfinite(last["loss"])
+
+
+def test_the_best_step_is_not_known_before() -> None:
+    found = points("best", 500, 10, 5, path="checkpoint.save_strategy")
+    assert found.steps(10) == []
+    assert found.describe(10) == "whenever an evaluation is the best so far"
