@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trainer.run_folder import RunFolder
 
 SWEEP = {"--multirun", "-m"}
+SECONDS_FOR_MAIN = 5.0  # in which the main process says an error that all have, and ends the others
 SHOWING = {"--cfg", "-c"}
 HELP = """\
 train.py: train a neural network by one YAML recipe.
@@ -61,12 +62,13 @@ def main() -> None:
     environment = launch_environment()
     try:
         run_command(sys.argv[1:])
+    except StoppedError as error:
+        _fail(str(error), error.exit_status, environment, of_all=True)
     except StockpotError as error:
         _fail(str(error), error.exit_status, environment)
     except KeyboardInterrupt:
-        _fail(
-            "stopped at once; nothing was saved after the last checkpoint.", 128 + signal.SIGINT, environment
-        )
+        text = "stopped at once; nothing was saved after the last checkpoint."
+        _fail(text, 128 + signal.SIGINT, environment, of_all=True)
 
 
 def run_command(arguments: Sequence[str]) -> None:
@@ -369,11 +371,17 @@ def _nothing(text: str) -> None:
     """What a rank other than the main one says."""
 
 
-def _fail(message: str, status: int, environment: LaunchEnvironment) -> None:
-    if environment.is_main:
-        for line in message.splitlines():
-            print(f"train.py: {line}", file=sys.stderr)
-        print(f"train.py: exit status {status}", file=sys.stderr, flush=True)
+def _fail(message: str, status: int, environment: LaunchEnvironment, *, of_all: bool = False) -> None:
+    """Say why this process ends, and end it. What all processes know to be ``of_all`` the main one says."""
+    mark = "train.py: "
+    if not environment.is_main and not of_all:
+        # An error that all have is the main one's to say too: its launcher ends this process meanwhile. Who
+        # lives on has an error of its own.
+        time.sleep(SECONDS_FOR_MAIN)
+        mark += f"rank {environment.rank}: "
+    for line in [*message.splitlines(), f"exit status {status}"]:
+        if environment.is_main or not of_all:
+            print(f"{mark}{line}", file=sys.stderr, flush=True)
     if environment.world_size > 1:
         os._exit(status)  # not through the process group's teardown, which would wait for the others
     sys.exit(status)

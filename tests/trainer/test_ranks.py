@@ -92,7 +92,7 @@ def test_two_ranks_resume_bit_for_bit_after_a_signal(unbroken: Path, tmp_path: P
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
-    assert "exit status 143" in errors, errors[-3000:]
+    assert errors.count("exit status 143") == 1, errors[-3000:]
     assert checkpoints(run)[-1].step in (2, 3, 4)
     status, out, errors = launch(*TINY, f"output_dir={run}", "resume=auto")
     assert status == 0, errors[-3000:]
@@ -119,6 +119,30 @@ def test_an_error_is_said_once_with_its_status(tmp_path: Path) -> None:
     assert status != 0
     assert errors.count("trainng: no such key; did you mean 'training'?") == 1
     assert "train.py: exit status 2" in errors
+
+
+LONELY = '''
+from dataclasses import dataclass
+from conf.errors import DataError
+from trainer.state import TrainerCallback
+CATALOG = {"callbacks": {"lonely": "lonely:Lonely"}}
+@dataclass
+class Lonely(TrainerCallback):
+    """An error of one rank alone."""
+    def on_step_end(self, args, state, control, **kwargs):
+        if not state.is_world_process_zero:
+            raise DataError("mine.jsonl:7: only this rank reads it.")
+'''
+
+
+def test_an_error_of_one_rank_alone_is_said_by_it(tmp_path: Path) -> None:
+    plugin = tmp_path / "lonely.py"
+    plugin.write_text(LONELY)
+    words = (*TINY, f"output_dir={tmp_path / 'run'}", f"plugins={plugin}", "callbacks.lonely={}")
+    status, _, errors = launch(*words)
+    assert status != 0
+    assert "train.py: rank 1: mine.jsonl:7: only this rank reads it." in errors
+    assert "train.py: rank 1: exit status 4" in errors
 
 
 @pytest.mark.parametrize(
