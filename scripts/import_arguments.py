@@ -25,6 +25,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from conf.errors import ConfigError  # noqa: E402
 from conf.plugins import nearest  # noqa: E402
 from models.options import CheckpointingOptions  # noqa: E402
+from trainer.argument_parser import read_arguments  # noqa: E402
 from trainer.argument_table import (  # noqa: E402
     ARGUMENTS,
     DIFFERENT_DEFAULTS,
@@ -96,7 +97,7 @@ class Imported:
 
 def recipe(file: Path, name: str) -> str:
     """The text of the recipe. Raises ``ConfigError`` with a sentence for all that cannot be carried over."""
-    imported = _asked_for(_read(file))
+    imported = _asked_for(read_arguments(file, json.loads if file.suffix == ".json" else yaml.safe_load))
     placed = Placed(imported.values)
     problems = [placed.named(problem) for problem in refused(placed.decode())]
     if problems:
@@ -123,19 +124,6 @@ def _lines(file: Path, name: str, data: dict[str, Any], remarks: tuple[str, ...]
         yield "defaults:"
         yield from (f"  - override /{group}: {option}" for group, option in chosen.items())
     yield yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100) if data else ""
-
-
-def _read(file: Path) -> Mapping[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        data = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigError(f"{file}: it cannot be read: {error.strerror}.") from None
-    except (ValueError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file}: it cannot be parsed: {str(error).splitlines()[0]}.") from None
-    if not isinstance(data, Mapping):
-        raise ConfigError(f"{file}: a mapping of arguments is wanted, {type(data).__name__} was found.")
-    return data
 
 
 def _asked_for(given: Mapping[str, Any]) -> Imported:

@@ -12,7 +12,7 @@ import sys
 import types
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, ArgumentTypeError, Namespace
 from argparse import _ArgumentGroup as ArgumentGroup
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from os import PathLike
 from pathlib import Path
@@ -109,13 +109,13 @@ class HfArgumentParser(ArgumentParser):
         self, json_file: str | PathLike[str], allow_extra_keys: bool = False
     ) -> tuple[Any, ...]:
         """``parse_dict`` of a JSON file."""
-        return self.parse_dict(_mapping(json_file, json.loads), allow_extra_keys)
+        return self.parse_dict(read_arguments(json_file, json.loads), allow_extra_keys)
 
     def parse_yaml_file(
         self, yaml_file: str | PathLike[str], allow_extra_keys: bool = False
     ) -> tuple[Any, ...]:
         """``parse_dict`` of a YAML file."""
-        return self.parse_dict(_mapping(yaml_file, yaml.safe_load), allow_extra_keys)
+        return self.parse_dict(read_arguments(yaml_file, yaml.safe_load), allow_extra_keys)
 
     def _made(self, cls: Any, typed: Mapping[str, Any]) -> Any:
         """An instance from what was typed, and from defaults that only the parser has."""
@@ -207,7 +207,8 @@ def _truth_or_text(word: str) -> bool | str:
     return _truth(word) if word.lower() in TRUE + FALSE else word
 
 
-def _mapping(file: str | PathLike[str], parse: Any) -> Mapping[str, Any]:
+def read_arguments(file: str | PathLike[str], parse: Callable[[str], Any]) -> Mapping[str, Any]:
+    """The mapping in a file; ``ConfigError`` for one that cannot be read, parsed, or holds something else."""
     try:
         data = parse(Path(file).read_text(encoding="utf-8"))
     except OSError as error:

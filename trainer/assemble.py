@@ -51,6 +51,7 @@ class Parts:
     eval_dataloader: Any = None
     publisher: HubPublisher | None = None
     run_type: type[Run] = Run
+    saves_processor: bool = True  # unless the model's files bring it along
     announced: bool = False  # whether callbacks were told of the end of the beginning
 
 
@@ -212,7 +213,7 @@ def _checkpointer(
     return Checkpointer(
         folder.path,
         files=parts.files,
-        processor=parts.processor,
+        processor=parts.processor if parts.saves_processor else None,
         config_yaml=yaml.safe_dump(public(config), sort_keys=False, allow_unicode=True),
         options=CheckpointOptions(
             max_shard_size=checkpoint.max_shard_size,

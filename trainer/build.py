@@ -41,7 +41,7 @@ from trainer.run import Run, StepStream
 from trainer.run_folder import RunFolder
 from trainer.schedules import CATALOG as SCHEDULES
 from trainer.schedules import FactorRates
-from trainer.seeding import seed_weights
+from trainer.seeding import set_seed
 from trainer.special_tokens import align_special_tokens
 from trainer.state import TrainerCallback
 
@@ -186,7 +186,7 @@ def make_model(materials: Materials, objective: Objective, checkpoint: Path | No
         attn_implementation=section.attn_implementation,
     )
     if source is None:
-        seed_weights(materials.config.training.seed)
+        set_seed(materials.config.training.seed)
         return build()
     model = build(device="meta")
     model_files(model, max_shard_size=materials.config.checkpoint.max_shard_size).load(model, source)
@@ -229,7 +229,7 @@ def make_batches(materials: Materials, objective: Objective, ranks: Ranks) -> St
     return Batches(
         materials.rows,
         collator,
-        seed=training.seed if training.data_seed is None else training.data_seed,
+        seed=training.order_seed,
         per_device_batch_size=training.per_device_train_batch_size,
         accumulation=training.gradient_accumulation_steps,
         rank=ranks.rank,

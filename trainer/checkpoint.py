@@ -27,10 +27,11 @@ from torch import Tensor
 from conf.errors import CheckpointError
 from models.weights import WeightFiles, save_tensors
 from trainer.batch_size import split_as_found
-from trainer.manifest import Folder, move_up, publish, require_space, verify
+from trainer.manifest import MANIFEST, Folder, move_up, publish, require_space, verify
 from trainer.model_files import ModelFiles, save_processor
 from trainer.ranks.ranks import unwrap
 from trainer.retention import retain
+from trainer.schedules import is_plain
 from trainer.seeding import generator_states, restore_generators, seed_rank
 from trainer.state import TrainerState
 
@@ -144,7 +145,7 @@ class Checkpointer:
                 "scaler": run.ranks.scaler_state(),
                 "optimizer_scalars": scalars,
                 "groups": [
-                    {k: v for k, v in group.items() if k != "params" and _is_plain(v)}
+                    {k: v for k, v in group.items() if k != "params" and is_plain(v)}
                     for group in run.optimizer.param_groups
                 ],
                 "rows_per_step": self.rows_per_step,
@@ -164,12 +165,8 @@ class Checkpointer:
                 if source is None:
                     self.save_model(run, folder)
                 else:
-                    for file in sorted(path for path in source.rglob("*") if path.is_file()):
-                        name = file.relative_to(source).as_posix()
-                        if name not in ("MANIFEST.json", "trainer_state.json") and TRAINING not in name.split(
-                            "/"
-                        ):
-                            folder.link(name, file)
+                    for file in _files_of_model(source):
+                        folder.link(file.relative_to(source).as_posix(), file)
                 if self.card is not None:
                     folder.write_text("README.md", self.card(run))
             move_up(staged, self.run_dir)
@@ -198,7 +195,7 @@ class Checkpointer:
             run.optimizer, WeightFiles(path / TRAINING, "optimizer"), saved["optimizer_scalars"]
         )
         run.batches.load_state_dict(saved["batches"], skip=self.options.skips_data)
-        if run.finds_batch_size and restored.train_batch_size is not None:
+        if run.options.finds_batch_size and restored.train_batch_size is not None:
             split_as_found(run, restored.train_batch_size)
         run.window.load_state_dict(saved["window"])
         run.updates = saved.get("updates", run.state.global_step)
@@ -283,5 +280,8 @@ def _named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, T
             yield name, parameter, group
 
 
-def _is_plain(value: Any) -> bool:
-    return value is None or isinstance(value, bool | int | float | str | list | tuple)
+def _files_of_model(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint that are no matter of resuming, which is what loads anywhere."""
+    others = (checkpoint / MANIFEST, checkpoint / "trainer_state.json")
+    files = (path for path in checkpoint.rglob("*") if path.is_file() and path not in others)
+    return sorted(path for path in files if checkpoint / TRAINING not in path.parents)

@@ -244,11 +244,10 @@ class Command:
         threads = set_threads(config.training.num_threads, self.environment.local_world_size)
         rows = None
         if not config.data.streaming:
-            seed = config.training.seed if config.training.data_seed is None else config.training.data_seed
             rows = RowSet(
                 list(prepared.train.values()),
                 weights=[source.weight for source in config.data.train.values()],
-                seed=seed,
+                seed=config.training.order_seed,
                 capacity=config.data.max_length if config.data.packing else None,
             )
             _refuse_empty(rows_without_target(rows))

@@ -168,6 +168,11 @@ class TrainingSection:
             _at_least(self, torch_empty_cache_steps=1)
 
     @property
+    def order_seed(self) -> int:
+        """What the order of the data is drawn from."""
+        return self.seed if self.data_seed is None else self.data_seed
+
+    @property
     def compiles(self) -> bool:
         """Whether the model is compiled; a backend or a mode alone asks for it too."""
         return self.torch_compile or bool(self.torch_compile_backend or self.torch_compile_mode)

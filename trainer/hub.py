@@ -127,7 +127,7 @@ class HubPublisher:
         if self._pushes and not self.hub_always_push:
             logger.info("step %d is not published: the last push still runs.", step)
             return False
-        files = model_files(path)
+        files = published_files(path)
         if (card := self.output_dir / "README.md").is_file():
             files.setdefault(card.name, card)
         folder = {"checkpoint": LAST_CHECKPOINT, "all_checkpoints": path.name}.get(self.hub_strategy)
@@ -151,7 +151,7 @@ class HubPublisher:
         Returns the commit, or unless ``blocking`` its future; None where the push failed, which is said.
         """
         self.finish()
-        files = model_files(self.output_dir)
+        files = published_files(self.output_dir)
         future = self._begin(files, commit_message, revision=revision or self.hub_revision)
         if not blocking:
             return future
@@ -234,7 +234,7 @@ def publisher_of(options: HubSection, output_dir: Path) -> HubPublisher | None:
     return publisher
 
 
-def model_files(folder: Path) -> dict[str, Path]:
+def published_files(folder: Path) -> dict[str, Path]:
     """The files of the model in ``folder``, by their names in it."""
     found = (file for pattern in MODEL_FILES for file in sorted(folder.glob(pattern)) if file.is_file())
     return {file.relative_to(folder).as_posix(): file for file in found}

@@ -25,9 +25,9 @@ def train(run: Run) -> TrainerState:
     Raises ``NonFiniteError`` before any update is made from a loss or gradient that is not finite.
     """
     state, control, tell = run.state, run.control, run.callbacks
-    propagate = fitting(forward_backward) if run.finds_batch_size else forward_backward
+    propagate = fitting(forward_backward) if run.options.finds_batch_size else forward_backward
     tell("on_train_begin")
-    if run.evaluate_on_start and state.global_step == 0:
+    if run.options.evaluate_on_start and state.global_step == 0:
         run.evaluate(counts=False)
     run.model.train()
     while state.global_step < state.max_steps and not control.should_training_stop:
@@ -58,7 +58,7 @@ def optimizer_step(run: Run, propagate: Propagate) -> StepResult:
     run.weigh(micro_batches)
     run.optimizer.zero_grad(set_to_none=True)
     partial = propagate(run, micro_batches)
-    grad_norm = run.ranks.clip(run.optimizer, run.max_grad_norm)
+    grad_norm = run.ranks.clip(run.optimizer, run.options.max_grad_norm)
     sums = run.reduce(partial)
     if not run.may_update(sums, grad_norm):
         raise NonFiniteError(run.describe_non_finite(partial, grad_norm))

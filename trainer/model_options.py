@@ -63,7 +63,7 @@ def _checkpoint_gradients(model: Any, training: TrainingSection, undo: ExitStack
 
 
 def _set_cache(model: Any, use_cache: bool, undo: ExitStack) -> list[str]:
-    """A model's own configuration says whether it fills a cache; ours are told with each batch instead."""
+    """A foreign model's configuration says whether it fills a cache; ours fill one to generate only."""
     config: Any = getattr(model, "config", None)
     if isinstance(model, TaskModel) or not hasattr(config, "use_cache"):
         name = type(model).__name__

@@ -211,7 +211,7 @@ def stream_of(
     return StreamBatches(
         sources,
         collator,
-        seed=training.seed if training.data_seed is None else training.data_seed,
+        seed=training.order_seed,
         per_device_batch_size=training.per_device_train_batch_size,
         accumulation=training.gradient_accumulation_steps,
         rank=rank,

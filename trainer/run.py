@@ -112,18 +112,6 @@ class Run:
     def at_epoch_start(self) -> bool:
         return self.batches.step == 0 or self.batches.is_epoch_end
 
-    @property
-    def max_grad_norm(self) -> float | None:
-        return self.options.max_grad_norm
-
-    @property
-    def evaluate_on_start(self) -> bool:
-        return self.options.evaluate_on_start
-
-    @property
-    def finds_batch_size(self) -> bool:
-        return self.options.finds_batch_size
-
     # -- one optimizer step --------------------------------------------------------------------------
 
     def weigh(self, micro_batches: Sequence[MicroBatch]) -> None:

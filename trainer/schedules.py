@@ -92,14 +92,15 @@ def _plain(state: dict[str, Any]) -> dict[str, Any]:
     for name, value in state.items():
         if isinstance(value, list | tuple) and value and all(isinstance(item, dict) for item in value):
             kept[name] = [_plain(item) for item in value]
-        elif _is_plain(value):
+        elif is_plain(value):
             kept[name] = value
     return kept
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """Whether JSON can hold it."""
     if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return value is None or isinstance(value, bool | int | float | str)
 
 

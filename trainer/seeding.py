@@ -67,11 +67,6 @@ def full_determinism(seed: int, warn_only: bool = False) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def seed_weights(seed: int) -> None:
-    """Before initial weights are drawn: the same on every rank."""
-    set_seed(seed)
-
-
 def seed_rank(seed: int, rank: int, step: int = 0) -> None:
     """Before training: each rank has its own stream; ``step`` when resumed on another number of ranks."""
     set_seed(key(seed, "rank", rank, step) % 2**63)

@@ -17,6 +17,7 @@ from torch import nn
 
 from callbacks.default_flow import DefaultFlowCallback
 from callbacks.progress import ProgressCallback
+from collators.default import default_collator
 from conf import logging
 from conf.errors import CheckpointError, ConfigError, StoppedError
 from models.task_model import TaskModel
@@ -30,7 +31,7 @@ from trainer.data.datasets import DatasetRows, is_map_style
 from trainer.hub import HubPublisher
 from trainer.memory import MemoryMetrics
 from trainer.methods.checks import decoded, idle_beside_brought, in_words_of_programs, refuse
-from trainer.methods.data import DataMethods, default_collator, num_rows_of
+from trainer.methods.data import DataMethods, num_rows_of
 from trainer.methods.evaluation import EvaluationMethods
 from trainer.methods.model import ModelMethods
 from trainer.methods.module_loss import ModuleLoss
@@ -219,7 +220,6 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
         )
         assert isinstance(run, ProgramRun)
         run.trainer = self
-        run.callbacks.given["processing_class"] = self.processing_class
         self.model_wrapped, self.state, self.control = run.model, run.state, run.control
         self.callback_handler = run.callbacks
         if folder.checkpoint is not None:
@@ -278,7 +278,8 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
             batches=batches,
             evaluator=_not_asked,
             callbacks=self.callbacks,
-            processor=None if isinstance(files, ProgramFiles) else self.processing_class,
+            processor=self.processing_class,
+            saves_processor=not isinstance(files, ProgramFiles),
             flops=self.floating_point_ops,
             files=files,
             main_input_name=getattr(self.model, "main_input_name", "input_ids"),

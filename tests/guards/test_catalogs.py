@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Where each kind's plug-ins stand, and modules there that are none.
 PLACES: dict[str, tuple[str, set[str]]] = {
     "callbacks": ("callbacks", {"default_flow"}),
-    "collators": ("collators", {"options", "labels"}),
+    "collators": ("collators", {"options", "labels", "default"}),
     "formats": ("processors", {"options", "documents", "answers", "rendering", "review"}),
     "metrics": ("trainer/metrics", {"options", "metric"}),
     "objectives": ("trainer/objectives", {"options", "objective"}),

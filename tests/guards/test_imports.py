@@ -37,6 +37,7 @@ EXCEPTIONS = {
         "trainer/trainer.py",
         "callbacks.progress:ProgressCallback",
     ): "a program names no callbacks by a recipe, and the reference's Trainer shows its progress",
+    ("trainer/trainer.py", "collators.default:default_collator"): "a program may name no collator",
     ("trainer/generated.py", "predictor.generate:generate"): "predictions may be generated answers",
     ("trainer/generated.py", "predictor.generate:Draw"): "what it cannot draw with is said before the work",
     ("callbacks/samples.py", "processors.rendering:ChatTemplate"): "a prompt is rendered as the data was",

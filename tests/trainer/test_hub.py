@@ -23,7 +23,7 @@ from huggingface_hub.utils import validate_repo_id
 from conf.errors import ConfigError
 from trainer import hub
 from trainer.config import HubSection
-from trainer.hub import HubPublisher, model_files, publisher_of
+from trainer.hub import HubPublisher, published_files, publisher_of
 from trainer.manifest import clean_leftovers, publish, verify
 
 TOKEN = "hf_TheSecretOfThisTest"
@@ -343,9 +343,9 @@ def test_every_file_of_a_real_model_is_published(train: Any, tiny: Sequence[str]
     assert finished.status == 0, finished.err
     saved = finished.folder / "checkpoint-2"
     top = {path.name for path in saved.iterdir() if path.is_file()}
-    assert model_files(saved).keys() == top - {"MANIFEST.json", "trainer_state.json"}
-    published = model_files(finished.folder).keys()
-    assert published == model_files(saved).keys() | {"README.md"}
+    assert published_files(saved).keys() == top - {"MANIFEST.json", "trainer_state.json"}
+    published = published_files(finished.folder).keys()
+    assert published == published_files(saved).keys() | {"README.md"}
     stays = {path.name for path in finished.folder.iterdir() if path.is_file()} - published
     assert stays == {"config.yaml", "plan.yaml", "metrics.jsonl", "all_results.json", "train_results.json"}
     assert hub.LAST_CHECKPOINT not in published

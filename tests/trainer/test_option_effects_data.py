@@ -99,7 +99,7 @@ def test_memory_is_pinned_for_accelerators(tmp_path: Path, capsys: Any) -> None:
             config = decode(RunConfig, {"data": {"dataloader_pin_memory": asked}})
             pinned = loader_options(config, ranks)["pin_memory"]
             owner: Any = SimpleNamespace(config=config, ranks=ranks)
-            assert pinned == DataMethods._loading(owner)["pin_memory"] == (asked and name == "cuda")
+            assert pinned == DataMethods._torch_loading(owner)["pin_memory"] == (asked and name == "cuda")
     said = "data.dataloader_pin_memory: true has no effect on a CPU"
     for given, times in (
         ({"dataloader_pin_memory": True}, 1),

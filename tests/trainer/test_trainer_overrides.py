@@ -14,6 +14,7 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
+from collators.default import default_collator
 from conf.errors import ConfigError
 from models.auto import AutoModelForCausalLM
 from models.llama.config import LlamaConfig
@@ -32,7 +33,6 @@ from tests.trainer.programs import (
     weights,
 )
 from trainer import Trainer
-from trainer.methods.data import default_collator
 
 USUAL: dict[str, Any] = {"train_dataset": points()}
 

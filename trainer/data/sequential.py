@@ -6,6 +6,7 @@ the step it gave out last. ``streaming``, ``iterables`` and ``loaders`` are such
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import count, islice, repeat
@@ -172,7 +173,7 @@ class Passed(EpochCursor):
     used: int = 0
 
 
-class EpochPlan(Generic[Item]):
+class EpochPlan(ABC, Generic[Item]):
     """Steps over the items that each epoch gives from its first one on, and cannot be entered in the middle.
 
     What is drawn from the global random generators as the items of a step are read is a function of (seed,
@@ -195,13 +196,13 @@ class EpochPlan(Generic[Item]):
         self.unit, self.units = units
         self.seed, self.drop_last, self.rank = seed, drop_last, rank
 
+    @abstractmethod
     def items(self, epoch: int) -> Iterator[Item]:
         """Everything an epoch has, in its order."""
-        raise NotImplementedError
 
+    @abstractmethod
     def make(self, items: list[Item], epoch: int, first: int) -> tuple[list[MicroBatch], list[str]]:
         """This rank's micro-batches of a step whose first item has this number, and their places."""
-        raise NotImplementedError
 
     def beginning(self, epoch: int) -> Passed:
         return Passed(epoch=epoch)
@@ -217,9 +218,9 @@ class EpochPlan(Generic[Item]):
                 "continue with the same global batch size, or start a new run."
             )
 
+    @abstractmethod
     def resplit(self, per_device_batch_size: int, accumulation: int) -> None:
         """Divide the same steps into micro-batches of another size."""
-        raise NotImplementedError
 
     def steps(self, cursor: Passed) -> Iterator[SequentialStep[Passed]]:
         """Every step after a position, epoch after epoch; what was used of its epoch is read and left."""

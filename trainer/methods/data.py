@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from conf.errors import ConfigError, DataError
+from conf.errors import ConfigError
+from trainer.build import loader_options
 from trainer.data.batches import Batches, EvaluationBatches, Schedule
 from trainer.data.datasets import (
     LABEL_COLUMNS,
@@ -122,7 +122,7 @@ class DataMethods:
                 self.get_train_dataloader(),
                 self.config.training.gradient_accumulation_steps,
             )
-            return LoaderBatches(loader, accumulation, seed=self._data_seed)
+            return LoaderBatches(loader, accumulation, seed=self.config.training.order_seed)
         return self._own_stream()
 
     def _own_stream(self) -> Batches | IterableBatches:
@@ -131,7 +131,7 @@ class DataMethods:
         if dataset is None:
             raise ConfigError("train_dataset: a training needs one; give it to the Trainer.")
         options: dict[str, Any] = {
-            "seed": self._data_seed,
+            "seed": self.config.training.order_seed,
             "per_device_batch_size": training.per_device_train_batch_size,
             "accumulation": training.gradient_accumulation_steps,
             "rank": self.ranks.rank,
@@ -139,7 +139,7 @@ class DataMethods:
             "drop_last": data.dataloader_drop_last,
             "silence": SilentBatch,
             "persistent_workers": data.dataloader_persistent_workers,
-            **self._loading(),
+            **loader_options(self.config, self.ranks),
         }
         keep = self._kept_columns(dataset)
         if not is_map_style(dataset):
@@ -159,19 +159,11 @@ class DataMethods:
             "per_device_batch_size": size,
             "rank": self.ranks.rank,
             "world_size": self.ranks.world_size,
-            **self._loading(),
+            **loader_options(self.config, self.ranks),
         }
         if not is_map_style(dataset):
             return IterableEvaluationBatches(dataset, self.data_collator, keep=keep, name=name, **options)
         return EvaluationBatches(DatasetRows(dataset, keep=keep, name=name), self.data_collator, **options)
-
-    def _loading(self) -> dict[str, Any]:
-        data = self.config.data
-        return {
-            "num_workers": data.dataloader_num_workers,
-            "prefetch_factor": data.dataloader_prefetch_factor or 2,
-            "pin_memory": data.dataloader_pin_memory and self.ranks.device.type != "cpu",
-        }
 
     def _kept_columns(self, dataset: Any) -> list[str] | None:
         """The columns that the model's forward takes, or all."""
@@ -183,11 +175,6 @@ class DataMethods:
             return [*forward, *LABEL_COLUMNS, *self.label_names]
         dropped = unused(columns, forward, self.label_names)
         return [name for name in columns if name not in dropped]
-
-    @property
-    def _data_seed(self) -> int:
-        training = self.config.training
-        return training.seed if training.data_seed is None else training.data_seed
 
     # -- loaders for programs ------------------------------------------------------------------------
 
@@ -211,11 +198,11 @@ class DataMethods:
 
     def _iterable_loader(self, batches: torch.utils.data.IterableDataset[Any]) -> DataLoader[Any]:
         """A torch loader over ready batches of a data set without numbered rows."""
-        pin_memory = self._loading()["pin_memory"]
+        pin_memory = loader_options(self.config, self.ranks)["pin_memory"]
         return DataLoader(batches, batch_size=None, pin_memory=pin_memory, generator=torch.Generator())
 
     def _torch_loading(self) -> dict[str, Any]:
-        loading = self._loading()
+        loading = loader_options(self.config, self.ranks)
         if not loading["num_workers"]:
             del loading["prefetch_factor"]
         return loading
@@ -286,73 +273,3 @@ def num_rows_of(dataset: Any) -> int:
     if isinstance(dataset, Mapping):
         return sum(map(num_rows_of, dataset.values()))
     return length_of(dataset) or 0
-
-
-def default_collator(processing_class: Any) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
-    """Where none is given: padding by a tokenizer, this library's or a foreign one, else stacking."""
-    if hasattr(processing_class, "pad") and hasattr(processing_class, "padding_side"):
-        return _PaddedByIt(processing_class)
-    if hasattr(processing_class, "pad_token_id"):
-        return _Padded(processing_class)
-    return stacked
-
-
-def stacked(rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-    """Columns of equal shapes as tensors, ``label`` and ``label_ids`` as ``labels``; no text columns."""
-    batch = {}
-    for name in rows[0]:
-        if isinstance(rows[0][name], str) or rows[0][name] is None:
-            continue
-        target = "labels" if name in ("label", "label_ids") else name
-        try:
-            batch[target] = torch.stack([torch.as_tensor(row[name]) for row in rows])
-        except (RuntimeError, ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"data_collator: the column {name!r} cannot be stacked ({error}); give a data_collator, or "
-                "a processing_class that pads."
-            ) from None
-    return batch
-
-
-def _renamed(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {("labels" if name in ("label", "label_ids") else name): value for name, value in row.items()}
-
-
-class _PaddedByIt:
-    """Pads by a foreign tokenizer's or feature extractor's own ``pad``."""
-
-    def __init__(self, processing_class: Any):
-        self.processing_class = processing_class
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        return dict(self.processing_class.pad([_renamed(row) for row in rows], return_tensors="pt"))
-
-
-class _Padded:
-    """Pads every column of token length by this library's tokenizer, to the longest row of the batch."""
-
-    FILLERS: ClassVar[Mapping[str, int]] = {"labels": -100, "attention_mask": 0}
-
-    def __init__(self, tokenizer: Any):
-        self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
-        rows = [_renamed(row) for row in rows]
-        lengths = [len(row["input_ids"]) for row in rows]
-        if "attention_mask" not in rows[0]:
-            rows = [{**row, "attention_mask": [1] * n} for row, n in zip(rows, lengths, strict=True)]
-        padded = []
-        for row, length in zip(rows, lengths, strict=True):
-            gap = max(lengths) - length
-            padded.append(
-                {
-                    name: [
-                        *value,
-                        *[self.FILLERS.get(name, self.pad_token_id if name == "input_ids" else 0)] * gap,
-                    ]
-                    if hasattr(value, "__len__") and len(value) == length
-                    else value
-                    for name, value in row.items()
-                }
-            )
-        return stacked(padded)
