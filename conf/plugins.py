@@ -14,14 +14,37 @@ Options live in modules without torch, so that a configuration can be judged bef
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from conf.errors import ConfigError
 
 Entry = str | tuple[str, str]
 Catalog = Mapping[str, Entry]
+
+
+@dataclass(frozen=True)
+class Package:
+    """A package that a plug-in needs and that is not installed by itself; ``extra`` brings it."""
+
+    module: str
+    extra: str
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether it cannot be imported; nothing is."""
+        try:
+            return find_spec(self.module) is None
+        except ModuleNotFoundError:  # of what it lies in
+            return True
+
+    @property
+    def problem(self) -> str:
+        """The end of an error sentence."""
+        return f"it needs the package {self.module}; pip install 'stockpot[{self.extra}]'."
 
 
 def resolve(address: str) -> Any:

@@ -109,6 +109,10 @@ class ModelConfig:
             data["dtype"] = str(data["dtype"]).removeprefix("torch.")
         return data
 
+    def to_json_string(self) -> str:
+        """The text of a ``config.json``, which callbacks written for the reference ask for."""
+        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
+
     def to_dict(self) -> dict[str, Any]:
         """The contents of a ``config.json`` that upstream loads: plain JSON values only."""
         written = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "extra"}

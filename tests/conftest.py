@@ -41,6 +41,7 @@ def token_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache of tokens that all tests share."""
     folder = tmp_path_factory.mktemp("token-cache")
     os.environ["STOCKPOT_CACHE"] = str(folder)
+    os.environ["TRACKIO_DIR"] = str(tmp_path_factory.mktemp("trackio"))  # read when it is imported
     return folder
 
 

@@ -50,7 +50,7 @@ class Argument:
     never: Mapping[str, str] = field(default_factory=dict)
 
 
-TRACKERS, SHARDING = "optimizers and trackers", "distributed training"
+SHARDING = "distributed training"
 _TPU = "is for TPUs, which nothing here runs on; leave it out."
 _NPU = "is for NPUs, which nothing here runs on; leave it out."
 _MLU = "is for MLUs, which nothing here runs on; leave it out."
@@ -114,8 +114,8 @@ ARGUMENTS: tuple[Argument, ...] = (
       never={"adamw_torch_xla": _TPU, "adamw_torch_npu_fused": _NPU, "adamw_apex_fused": _APEX}),
     A("optim_args", "optimizer", "further options of the optimizer, as `key=value,key=value`; in a recipe "
       "they are keys of `optimizer`", decode=optimizer_text),
-    _later("optim_target_modules", "optimizer.optim_target_modules", TRACKERS, "linear layers that GaLore "
-           "or APOLLO projects"),
+    A("optim_target_modules", "optimizer.optim_target_modules", "linear layers that GaLore, APOLLO or Muon "
+      "treats: names, a regular expression, or `all-linear`"),
     A("learning_rate", "optimizer.learning_rate", "the peak of the learning rate"),
     A("weight_decay", "optimizer.weight_decay", "decoupled decay of all weights but norms and biases"),
     A("adam_beta1", "optimizer.adam_beta1", "decay of the first moment"),
@@ -198,22 +198,21 @@ ARGUMENTS: tuple[Argument, ...] = (
     A("run_name", "logging.run_name", "a name of the run, shown and kept in its plan"),
     A("logging_nan_inf_filter", "logging.logging_nan_inf_filter", "hide a loss that is not finite from the "
       "log", never={"True": _NAN}),
-    _later("logging_dir", "logging.logging_dir", TRACKERS, "folder of TensorBoard's files (deprecated)"),
+    A("logging_dir", "logging.logging_dir", "folder of TensorBoard's files (deprecated)"),
     A("log_level", "logging.log_level", "how much the main process says: debug, info, warning, error, "
       "critical; passive changes nothing"),
     A("log_level_replica", "logging.log_level_replica", "how much the other processes say"),
     A("log_on_each_node", "logging.log_on_each_node", "on several machines, one process of each speaks as "
       "the main one"),
-    _later("report_to", "logging.report_to", TRACKERS, "experiment trackers: none, all, or their names",
-           "none", decode=or_none_word),
-    _later("project", "logging.project", TRACKERS, "name of the project at a tracker", "stockpot"),
-    _later("trackio_space_id", "logging.trackio_space_id", TRACKERS, "Space that Trackio publishes to; null "
-           "stays local"),
+    A("report_to", "logging.report_to", "experiment trackers: none, all, or their names",
+      decode=or_none_word),
+    A("project", "logging.project", "name of the project at a tracker"),
+    A("trackio_space_id", "logging.trackio_space_id", "Space that Trackio publishes to; null stays local"),
     A("include_num_input_tokens_seen", "logging.include_num_input_tokens_seen", "count input tokens: all, "
       "non_padding, no (three counters are in every log line anyway)", decode=token_counting),
     A("skip_memory_metrics", "logging.skip_memory_metrics", "measure no memory"),
-    _later("debug", "logging.debug", TRACKERS, "`underflow_overflow` looks for numbers that are not finite "
-           "in every layer", "", (), decode=spaced, never={"tpu_metrics_debug": _TPU}),
+    A("debug", "logging.debug", "`underflow_overflow` looks for numbers that are not finite in every layer",
+      decode=spaced, never={"tpu_metrics_debug": _TPU}),
     # ranks
     A("use_cpu", "parallel.use_cpu", "stay on the CPU even where there is an accelerator"),
     _later("local_rank", "parallel.local_rank", SHARDING, "rank on this machine (deprecated: the launcher "

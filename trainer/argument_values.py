@@ -176,7 +176,12 @@ def optimizer_text(name: str, value: Any) -> Any:
         key, equals, text = pair.partition("=")
         if not equals:
             raise ConfigError(f"{name}: options are written key=value,key=value, {pair!r} was given.")
-        options[key.strip()] = None if text.strip() == "None" else yaml.safe_load(text)
+        try:
+            options[key.strip()] = None if text.strip() == "None" else yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ConfigError(
+                f"{name}: {pair!r} cannot be read; write options with lists as JSON, {{...}}."
+            ) from None
     return options
 
 

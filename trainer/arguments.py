@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, fields
@@ -100,7 +101,7 @@ def flat(config: RunConfig) -> TrainingArguments:
     values |= {name: config.task == task for name, task in TASKS.items()}
     values["do_eval"] |= config.evaluation.eval_strategy != "no"
     options = _further(config, "optimizer")
-    values["optim_args"] = ",".join(f"{key}={value}" for key, value in options.items()) or None
+    values["optim_args"] = _as_text(options)
     values["lr_scheduler_kwargs"] = _further(config, "schedule") or None
     if config.resume == "auto":
         values["resume_from_checkpoint"] = True
@@ -213,6 +214,13 @@ def _never(argument: Argument, value: Any) -> str:
         words = value.split() if isinstance(value, str) else [value]
     found = (word for word in words if isinstance(word, str | bool) and str(word) in argument.never)
     return next((f": {word!r} {argument.never[str(word)]}" for word in found), "")
+
+
+def _as_text(options: Mapping[str, Any]) -> str | None:
+    """Options as ``optim_args`` takes them: JSON where the plain form has no word for a value."""
+    if any(isinstance(value, list | dict) for value in options.values()):
+        return json.dumps(options)
+    return ",".join(f"{key}={value}" for key, value in options.items()) or None
 
 
 def _further(config: RunConfig, section: str) -> dict[str, Any]:

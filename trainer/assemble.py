@@ -15,6 +15,7 @@ from callbacks.default_flow import DefaultFlowCallback
 from conf import logging
 from conf.errors import ConfigError
 from trainer.arguments import flat, in_flat_names
+from trainer.averaging.averaging import Averaging
 from trainer.checkpoint import Checkpointer, CheckpointOptions
 from trainer.config import RunConfig, public
 from trainer.device_cache import EmptyCacheCallback
@@ -24,7 +25,10 @@ from trainer.log import MetricsFile
 from trainer.model_card import card_of
 from trainer.model_files import ModelFiles
 from trainer.objectives.objective import Objective
+from trainer.optimization_judge import optimization_advice
+from trainer.optimizers.per_parameter import PerParameterOptimizer
 from trainer.plan import Plan
+from trainer.ranks import launch_environment
 from trainer.ranks.ranks import Ranks
 from trainer.run import Evaluates, MicroBatch, Run, RunOptions, StepStream
 from trainer.run_folder import METRICS, RunFolder
@@ -52,6 +56,7 @@ class Parts:
     publisher: HubPublisher | None = None
     run_type: type[Run] = Run
     saves_processor: bool = True  # unless the model's files bring it along
+    averaging: Averaging | None = None
     announced: bool = False  # whether callbacks were told of the end of the beginning
 
 
@@ -80,6 +85,12 @@ def refuse_on_device(config: RunConfig) -> None:
             f"training.torch_empty_cache_steps: {steps} has no effect on a CPU, which keeps no cache; leave "
             "it out."
         )
+    ranks = launch_environment().world_size
+    if config.task == "train" and config.optimizer.updates_in_backward and ranks > 1:
+        problems.append(
+            f"optimizer: {config.optimizer.name} updates each weight before the other {ranks - 1} of {ranks} "
+            "processes are heard; start one process, or choose another."
+        )
     if config.task == "train" and training.use_liger_kernel:
         from models.kernels import check_liger
 
@@ -107,11 +118,11 @@ def assemble(
     undo: ExitStack,
 ) -> Run:
     """Put the parts together; ``undo`` ends what must not outlive the run."""
-    if folder.checkpoint is None:
-        for note in _only_when_resumed(config):
-            say(note)
+    for note in _notes(config, folder):
+        say(in_flat_names(note) if config.data.given else note)
     state, control = _initial_state(config, plan, ranks), TrainerControl()
     args = callback_arguments(config)
+    args.output_dir = str(folder.path)  # where the run is, whatever was typed
     seed_rank(config.training.seed, ranks.rank)
     run = parts.run_type(
         model=ranks.prepare(parts.model),
@@ -138,12 +149,21 @@ def assemble(
         flops=parts.flops,
         say=say,
         publisher=parts.publisher,
+        averaging=parts.averaging,
     )
-    undo.callback(run.metrics_file.close)
-    undo.callback(run.batches.close)
+    _release_after(run, undo)
     if not parts.announced:
         run.callbacks("on_init_end")
     return run
+
+
+def _release_after(run: Run, undo: ExitStack) -> None:
+    """Files, workers and hooks are let go however the run ends."""
+    undo.callback(run.callbacks.close)
+    undo.callback(run.metrics_file.close)
+    undo.callback(run.batches.close)
+    if isinstance(run.optimizer, PerParameterOptimizer):
+        undo.callback(run.optimizer.release)
 
 
 def callback_arguments(config: RunConfig) -> Any:
@@ -157,8 +177,11 @@ def callback_arguments(config: RunConfig) -> Any:
     return args
 
 
-def _only_when_resumed(config: RunConfig) -> Iterator[str]:
-    """Options that a run which starts afresh has no use for: sentences to be said."""
+def _notes(config: RunConfig, folder: RunFolder) -> Iterator[str]:
+    """What is worth saying of the options: sentences, those that a fresh run has no use for among them."""
+    yield from optimization_advice(config)
+    if folder.checkpoint is not None:
+        return
     given = {
         "checkpoint.ignore_data_skip": config.checkpoint.ignore_data_skip,
         "checkpoint.restore_callback_states_from_checkpoint": (
@@ -166,8 +189,7 @@ def _only_when_resumed(config: RunConfig) -> Iterator[str]:
         ),
     }
     for path in (path for path, is_given in given.items() if is_given):
-        name = in_flat_names(path) if config.data.given else path
-        yield f"{name}: it has no effect on a run that starts afresh."
+        yield f"{path}: it has no effect on a run that starts afresh."
 
 
 def _given_to_callbacks(parts: Parts) -> dict[str, Any]:
@@ -197,11 +219,13 @@ def _run_options(config: RunConfig, plan: Plan, parts: Parts, args: Any) -> RunO
         greater_is_better=args.greater_is_better,
         needs_best=saves_best
         or checkpoint.load_best_model_at_end
-        or evaluation.metric_for_best_model is not None,
+        or evaluation.metric_for_best_model is not None
+        or config.schedule.name == "reduce_lr_on_plateau",
         averages_tokens=config.training.average_tokens_across_devices,
         counts_padding=counted in ("all", True),
         logs_tokens=counted not in ("no", False),
         finds_batch_size=config.training.auto_find_batch_size,
+        updates_in_backward=config.optimizer.updates_in_backward,
         main_input_name=parts.main_input_name,
     )
 

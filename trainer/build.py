@@ -22,25 +22,27 @@ from models.task_model import TaskModel
 from models.weights import checkpoint_names
 from processors.rendering import stop_ids
 from trainer.assemble import Parts, assemble, make_publisher, refuse_on_device
+from trainer.averaging.choice import averaging_of
 from trainer.config import RunConfig
 from trainer.data.batches import Batches, EvaluationBatches
 from trainer.data.cache import TokenRows
 from trainer.data.rows import RowSet
 from trainer.evaluator import Evaluator
+from trainer.freezing import freeze
 from trainer.metrics import CATALOG as METRICS
 from trainer.model_files import model_files
 from trainer.model_options import apply_options
 from trainer.objectives import CATALOG as OBJECTIVES
 from trainer.objectives.objective import Objective
 from trainer.optimizers import CATALOG as OPTIMIZERS
-from trainer.optimizers.torch import parameter_groups
+from trainer.optimizers.groups import parameter_groups
 from trainer.plan import Plan, make_plan
 from trainer.prepare import Prepared, stream_of
 from trainer.ranks.ranks import Ranks
 from trainer.run import Run, StepStream
 from trainer.run_folder import RunFolder
 from trainer.schedules import CATALOG as SCHEDULES
-from trainer.schedules import FactorRates
+from trainer.schedules import refuse_misfits
 from trainer.seeding import set_seed
 from trainer.special_tokens import align_special_tokens
 from trainer.state import TrainerCallback
@@ -72,13 +74,16 @@ def planned(
 ) -> Materials:
     """The materials of a run with its plan; the model is counted on the meta device.
 
-    Raises ``ConfigError`` for a metric that the objective does not have, or what this device cannot do.
+    Raises ``ConfigError`` for a metric that the objective does not have, for what this device cannot do, and
+    for options of the optimizer, the schedule or freezing that do not fit the model or the steps.
     """
     objective = objective_of(config)
     _refuse_metric(config, objective)
     refuse_on_device(config)
     dtype = torch_dtype(config.model.dtype)
     shapes = build_model(facts, objective.head, device="meta", dtype=dtype)
+    _freeze(shapes, config)
+    parameter_groups(shapes, checkpoint_names(shapes), config.optimizer.options)  # raises what is wrong of it
     trainable = [p for p in shapes.parameters() if p.requires_grad]
     plan = make_plan(
         config,
@@ -94,6 +99,8 @@ def planned(
         plugins=plugins,
         notes=tuple(notes),
     )
+    rate = config.optimizer.options.learning_rate
+    refuse_misfits(config.schedule.options, learning_rate=rate, max_steps=plan.max_steps)
     return Materials(
         config=config,
         prepared=prepared,
@@ -142,6 +149,7 @@ def build_run(materials: Materials, folder: RunFolder, ranks: Ranks, *, say: Say
     for note in (align_special_tokens(model, tokenizer), *apply_options(model, config.training, undo)):
         if note:
             say(note)
+    _freeze(model, config)
     model.to(ranks.device)
     optimizer = make_optimizer(config, model)
     schedule = thing_of(SCHEDULES, config.schedule.name, "schedule.name")
@@ -151,7 +159,7 @@ def build_run(materials: Materials, folder: RunFolder, ranks: Ranks, *, say: Say
         model=model,
         objective=objective,
         optimizer=optimizer,
-        rates=FactorRates(optimizer, schedule(config.schedule.options, max_steps=materials.plan.max_steps)),
+        rates=schedule(config.schedule.options, optimizer, materials.plan.max_steps),
         batches=make_batches(materials, objective, ranks),
         evaluator=Evaluator(objective, ranks, sets, metrics=make_metrics(config)),
         callbacks=make_callbacks(config),
@@ -161,6 +169,7 @@ def build_run(materials: Materials, folder: RunFolder, ranks: Ranks, *, say: Say
         main_input_name=model.main_input_name,
         eval_dataloader=sets,
         publisher=make_publisher(config, folder, ranks),
+        averaging=averaging_of(config, optimizer),
     )
     return assemble(
         config,
@@ -193,16 +202,22 @@ def make_model(materials: Materials, objective: Objective, checkpoint: Path | No
     return model
 
 
-def make_optimizer(config: RunConfig, model: TaskModel) -> torch.optim.Optimizer:
-    """The optimizer over the trainable parameters; each group remembers its ``initial_lr``."""
-    names = checkpoint_names(model)
-    groups = parameter_groups(model, names, config.optimizer.weight_decay)
-    optimizer = thing_of(OPTIMIZERS, config.optimizer.name, "optimizer.name")(
-        config.optimizer.options, groups
+def _freeze(model: TaskModel, config: RunConfig) -> None:
+    """Let only the parameters be trained that the configuration wants."""
+    training = config.training
+    freeze(
+        model,
+        checkpoint_names(model),
+        frozen=training.frozen_parameters,
+        unfrozen=training.unfrozen_parameters,
     )
-    for group in optimizer.param_groups:
-        group["initial_lr"] = group["lr"]
-    return optimizer
+
+
+def make_optimizer(config: RunConfig, model: TaskModel) -> torch.optim.Optimizer:
+    """The optimizer over the trainable parameters."""
+    groups = parameter_groups(model, checkpoint_names(model), config.optimizer.options)
+    make = thing_of(OPTIMIZERS, config.optimizer.name, "optimizer.name")
+    return make(config.optimizer.options, groups)
 
 
 def make_collator(prepared: Prepared, objective: Objective, *, packing: bool) -> Any:
@@ -291,7 +306,17 @@ def make_callbacks(config: RunConfig) -> list[TrainerCallback]:
     for key, choice in config.callbacks.items():
         thing = thing_of(CALLBACKS, choice.name, f"callbacks.{key}")
         chosen.append(choice.options if thing is type(choice.options) else thing(choice.options))
-    return chosen
+    return [*chosen, *callbacks_of_options(config)]
+
+
+def callbacks_of_options(config: RunConfig) -> list[TrainerCallback]:
+    """What ``logging`` asks for: its trackers, and the search for numbers that are not finite.
+
+    One that has a section of ``callbacks`` is there already.
+    """
+    asked = [*config.logging.trackers, *config.logging.debugging]
+    sections = {choice.name for choice in config.callbacks.values()}
+    return [options_of(CALLBACKS, name, "logging")() for name in asked if name not in sections]
 
 
 def activation_bytes(config: RunConfig, model_config: Any) -> int:

@@ -5,7 +5,8 @@
     checkpoint-N/           config.json model*.safetensors tokenizer files generation_config.json
       trainer_state.json    the reference's TrainerState; paths relative to the run folder
       training/optimizer.safetensors   "<parameter name as in model.safetensors>/<state name>"
-      training/state.json   data position, open log window, scalars of the optimizer, world size, threads
+      training/averaging.safetensors   the trained weights, where model.safetensors holds their average
+  training/state.json   data position, open log window, scalars of the optimizer, world size, threads
       training/rng-<rank>.safetensors  torch's generators       training/config.yaml
       MANIFEST.json         written last
 
@@ -16,7 +17,7 @@ everything else is JSON: reading a checkpoint can run no code.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from conf.errors import CheckpointError
 from models.weights import WeightFiles, save_tensors
 from trainer.batch_size import split_as_found
 from trainer.manifest import MANIFEST, Folder, move_up, publish, require_space, verify
 from trainer.model_files import ModelFiles, save_processor
+from trainer.optimizers.state import changed_values, restore_state, restore_values, split_state
 from trainer.ranks.ranks import unwrap
 from trainer.retention import retain
-from trainer.schedules import is_plain
 from trainer.seeding import generator_states, restore_generators, seed_rank
 from trainer.state import TrainerState
 
@@ -119,7 +119,8 @@ class Checkpointer:
 
     def save_model(self, run: Run, folder: Folder) -> None:
         """The part that loads anywhere: weights, configuration, processor files."""
-        self.files.save(unwrap(run.model), folder)
+        with run.averaged():
+            self.files.save(unwrap(run.model), folder)
         save_processor(self.processor, folder)
 
     def _save_state(self, run: Run, folder: Folder) -> None:
@@ -130,9 +131,14 @@ class Checkpointer:
         folder.write_text(f"{TRAINING}/config.yaml", self.config_yaml)
 
     def _save_training(self, run: Run, folder: Folder, generators: list[Mapping[str, Tensor]]) -> None:
-        tensors, scalars = split_optimizer_state(run.optimizer)
+        tensors, scalars = split_state(run.optimizer)
         shard_size = self.options.max_shard_size
         save_tensors(tensors.items(), folder.open, stem=f"{TRAINING}/optimizer", max_shard_size=shard_size)
+        if run.averaging is not None:
+            averaging = run.averaging.tensors()
+            save_tensors(
+                averaging.items(), folder.open, stem=f"{TRAINING}/averaging", max_shard_size=shard_size
+            )
         for rank, states in enumerate(generators):
             save_tensors(states.items(), folder.open, stem=f"{TRAINING}/rng-{rank}")
         folder.write_json(
@@ -144,10 +150,7 @@ class Checkpointer:
                 "updates": run.updates,
                 "scaler": run.ranks.scaler_state(),
                 "optimizer_scalars": scalars,
-                "groups": [
-                    {k: v for k, v in group.items() if k != "params" and is_plain(v)}
-                    for group in run.optimizer.param_groups
-                ],
+                "groups": changed_values(run.optimizer, run.group_values),
                 "rows_per_step": self.rows_per_step,
                 "world_size": run.ranks.world_size,
                 "num_threads": self.num_threads,
@@ -177,7 +180,9 @@ class Checkpointer:
         weights = sum(t.nbytes for t in unwrap(run.model).state_dict().values())
         if self.options.save_only_model:
             return weights + 2**20
-        tensors, _ = split_optimizer_state(run.optimizer)
+        tensors, _ = split_state(run.optimizer)
+        if run.averaging is not None:
+            tensors |= run.averaging.tensors()
         return weights + sum(t.nbytes for t in tensors.values()) + 2**20 * (1 + run.ranks.world_size)
 
     # -- restoring -----------------------------------------------------------------------------------
@@ -191,9 +196,11 @@ class Checkpointer:
         restored = TrainerState.load_from_json(path / "trainer_state.json")
         for name in RESTORED:
             setattr(run.state, name, getattr(restored, name))
-        restore_optimizer(
-            run.optimizer, WeightFiles(path / TRAINING, "optimizer"), saved["optimizer_scalars"]
-        )
+        restore_state(run.optimizer, WeightFiles(path / TRAINING, "optimizer"), saved["optimizer_scalars"])
+        restore_values(run.optimizer, saved["groups"])
+        if run.averaging is not None:
+            files = WeightFiles(path / TRAINING, "averaging")
+            run.averaging.load_tensors({name: files.get(name) for name in files.keys()})  # noqa: SIM118
         run.batches.load_state_dict(saved["batches"], skip=self.options.skips_data)
         if run.options.finds_batch_size and restored.train_batch_size is not None:
             split_as_found(run, restored.train_batch_size)
@@ -238,46 +245,6 @@ class Checkpointer:
         if saved["versions"]["torch"] != torch.__version__:
             notes.append(f"saved by torch {saved['versions']['torch']}, resumed by {torch.__version__}.")
         return notes
-
-
-def split_optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The optimizer's state as tensors under "<parameter>/<state>", and what is no tensor."""
-    tensors: dict[str, Tensor] = {}
-    scalars: dict[str, Any] = {}
-    for name, parameter, _ in _named_parameters(optimizer):
-        for key, value in optimizer.state.get(parameter, {}).items():
-            if isinstance(value, Tensor):
-                tensors[f"{name}/{key}"] = value
-            elif value is not None:
-                scalars[f"{name}/{key}"] = value
-    return tensors, scalars
-
-
-def restore_optimizer(
-    optimizer: torch.optim.Optimizer, files: WeightFiles, scalars: Mapping[str, Any]
-) -> None:
-    """Put back what ``split_optimizer_state`` gave; ``CheckpointError`` if it is of other parameters."""
-    parameters = {name: (parameter, group) for name, parameter, group in _named_parameters(optimizer)}
-    entries: Iterator[tuple[str, Any]] = ((key, files.get(key)) for key in files.keys())  # noqa: SIM118
-    for key, value in [*entries, *scalars.items()]:
-        name, _, state = key.rpartition("/")
-        if name not in parameters:
-            raise CheckpointError(f"{files.folder}: optimizer state of {name!r}, which is not trained here.")
-        parameter, group = parameters[name]
-        if isinstance(value, Tensor):
-            # torch keeps the count of steps on the CPU unless its kernel reads it on the device.
-            on_device = state != "step" or group.get("fused") or group.get("capturable")
-            device = parameter.device if on_device else value.device
-            # A copy into torch's own memory: kernels may round differently on memory aligned another way.
-            value = torch.empty_like(value, device=device).copy_(value)
-        optimizer.state[parameter][state] = value
-
-
-def _named_parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[str, Tensor, dict[str, Any]]]:
-    """Each trained parameter with its name and its group."""
-    for group in optimizer.param_groups:
-        for name, parameter in zip(group["param_names"], group["params"], strict=True):
-            yield name, parameter, group
 
 
 def _files_of_model(checkpoint: Path) -> list[Path]:

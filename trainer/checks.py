@@ -14,8 +14,9 @@ from conf.errors import ConfigError
 from conf.plugins import options_of, resolve
 from trainer.arguments import HOMES, refused
 from trainer.config import RunConfig
-from trainer.judge import Judge, strength
+from trainer.judge import Judge
 from trainer.recipe_judge import RecipeJudge
+from trainer.strength import strength
 
 CHOICES = {
     "objective": "trainer.objectives:CATALOG",
@@ -31,13 +32,14 @@ def judged(data: Mapping[str, Any], given: Mapping[str, str]) -> RunConfig:
     were given and would do nothing.
     """
     config, problems = decode_leniently(RunConfig, data, homes=HOMES)
+    found = list(problems.values())
     if config is not None:
         for problem in found_in(config, given, in_recipe=True):
             path = problem.partition(":")[0]
             if not any(path == wrong or wrong.startswith(f"{path}.") for wrong in problems):
-                problems[path] = problem
-    if problems:
-        raise ConfigError(problems.values())
+                found.append(problem)
+    if found:
+        raise ConfigError(found)
     assert config is not None
     return config
 

@@ -46,6 +46,8 @@ train.py: train a neural network by one YAML recipe.
   train.py +recipe=NAME model.path=FOLDER task=evaluate
   train.py +recipe=NAME model.path=FOLDER task=predict data.test.mine.path=FILE data.test.mine.format=chat
   train.py --multirun +recipe=NAME optimizer.learning_rate=1e-4,3e-4
+  train.py --multirun +recipe=NAME 'optimizer.learning_rate=tag(log,interval(1e-5,1e-3))' sweep.n_trials=20
+  train.py --multirun +recipe=NAME ... output_dir=SWEEP resume=auto
   train.py --config-dir DIR +recipe=MINE          a recipe of your own in DIR/recipe/MINE.yaml
   train.py plugins=FILE.py +recipe=MINE           models, callbacks, ... of your own
   train.py +recipe=NAME --cfg job                 print the composed configuration
@@ -98,10 +100,11 @@ def _run(arguments: Sequence[str]) -> None:
 
     loaded = load_plugins(plugins)
     if SWEEP.intersection(words):
-        from trainer.sweep import sweep
+        from trainer.sweeps.sweep import sweep
 
         sweep([word for word in words if word not in SWEEP], plugins)
     elif (composed := compose.compose(words)) is not None:
+        _refuse_sweep(composed.given)
         Command(composed, plugins, loaded).carry_out()
 
 
@@ -350,6 +353,13 @@ class Command:
         ]
         self.say(table(lines))
         return results["metric"]
+
+
+def _refuse_sweep(given: Mapping[str, str]) -> None:
+    """``ConfigError`` for what only a sweep has a use for; in a recipe it waits for one."""
+    for path, where in given.items():
+        if path.split(".")[0] == "sweep" and where == "command line":
+            raise ConfigError(f"{path}: it is about the jobs of a sweep; add --multirun, or leave it out.")
 
 
 def _refuse_empty(places: Sequence[str]) -> None:

@@ -11,11 +11,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from callbacks.trackers import TRACKERS
 from conf.decode import Chosen, OneOf, encode
+from conf.plugins import nearest, options_of
 from trainer.data.sources import SourceOptions
+from trainer.sweeps.options import SweepSection
 
 Interval = Literal["no", "steps", "epoch"]
 LogLevel = Literal["debug", "info", "warning", "error", "critical", "passive"]
+DEBUGGING = ("underflow_overflow", "tpu_metrics_debug")  # the latter is refused with a sentence of its own
 SECRET = ("hub", "hub_token")  # where a configuration may hold what nobody else should read
 
 
@@ -117,7 +121,7 @@ class DataSection:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSection:
-    """How long, how much at a time, and from which seeds."""
+    """How long, how much at a time, from which seeds, and which parameters (patterns of checkpoint names)."""
 
     num_train_epochs: float = 3.0
     max_steps: int = -1
@@ -141,6 +145,8 @@ class TrainingSection:
     use_liger_kernel: bool = False
     liger_kernel_config: dict[str, bool] | None = None
     use_cache: bool = False
+    frozen_parameters: tuple[str, ...] = ()
+    unfrozen_parameters: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         _at_least(self, per_device_train_batch_size=1, gradient_accumulation_steps=1)
@@ -292,6 +298,30 @@ class LoggingSection:
 
     def __post_init__(self) -> None:
         _interval(self, "logging_steps")
+        unknown = [name for name in self._names() if name not in (*TRACKERS, "none", "all")]
+        if unknown:
+            raise ValueError(f"report_to: there is no {unknown[0]!r}; {nearest(unknown[0], TRACKERS)}")
+        for word in self.debugging:
+            if word not in DEBUGGING:
+                raise ValueError(f"debug: there is no {word!r}; {nearest(word, DEBUGGING)}")
+
+    @property
+    def trackers(self) -> list[str]:
+        """The trackers to report to; ``all`` are those whose package is installed."""
+        names = self._names()
+        if "all" in names:
+            found = ((name, options_of(TRACKERS, name, "report_to").package) for name in TRACKERS)
+            return [name for name, package in found if not package.is_missing]
+        return [] if "none" in names else names
+
+    @property
+    def debugging(self) -> list[str]:
+        """What is looked for while training: ``underflow_overflow``, or nothing."""
+        return self.debug.split() if isinstance(self.debug, str) else [*self.debug]
+
+    def _names(self) -> list[str]:
+        given = self.report_to
+        return [given] if isinstance(given, str) else [*given]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,6 +367,7 @@ class RunConfig:
     objective: Annotated[Chosen, OneOf(catalog="trainer.objectives:CATALOG", default="causal_lm")]
     optimizer: Annotated[Chosen, OneOf(catalog="trainer.optimizers:CATALOG", default="adamw_torch_fused")]
     schedule: Annotated[Chosen, OneOf(catalog="trainer.schedules:CATALOG", default="linear")]
+    averaging: Annotated[Chosen, OneOf(catalog="trainer.averaging:CATALOG", default="none")]
     training: TrainingSection = TrainingSection()
     precision: PrecisionSection = PrecisionSection()
     parallel: ParallelSection = ParallelSection()
@@ -349,6 +380,7 @@ class RunConfig:
     callbacks: dict[str, Annotated[Chosen, OneOf(catalog="callbacks:CATALOG")]] = field(default_factory=dict)
     hub: HubSection = HubSection()
     generation: GenerationSection = GenerationSection()
+    sweep: SweepSection = field(default_factory=SweepSection)
 
 
 def public(config: RunConfig) -> dict[str, Any]:

@@ -10,22 +10,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Any
 
+from callbacks.trackers import TRACKERS
 from conf.decode import Chosen
 from conf.errors import ConfigError
+from conf.plugins import options_of
 from models.options import CheckpointingOptions, LigerKernels, read_options
 from trainer.arguments import read
 from trainer.config import SECRET, RunConfig
+from trainer.optimization_judge import optimization_problems
+from trainer.strength import strength
 
-STRENGTH = {"recipe": 1, "command line": 2, "python": 2}
-TYPED = STRENGTH["command line"]
+READ_BY_TRACKERS = {
+    "project": ("trackio", "wandb", "swanlab", "comet_ml", "clearml"),
+    "trackio_space_id": ("trackio",),
+    "logging_dir": ("tensorboard",),
+}
 # Backends of torch.compile that run a graph as it is and have no modes.
 WITHOUT_MODES = ("eager", "aot_eager", "aot_eager_decomp_partition", "cudagraphs")
-
-
-def strength(path: str, given: Mapping[str, str]) -> int:
-    """0 for a default, 1 given in the recipe, 2 on the command line; of a section the strongest."""
-    inside = [where for key, where in given.items() if key == path or key.startswith(path + ".")]
-    return max((STRENGTH[where] for where in inside), default=0)
 
 
 class Judge:
@@ -36,7 +37,10 @@ class Judge:
 
     def found(self) -> Iterator[str]:
         """Everything that is wrong."""
+        yield from self.packages()
+        yield from self.tracking()
         yield from self.training()
+        yield from optimization_problems(self.config, self.given)
         yield from self.compilation()
         yield from self.checkpoint()
         yield from self.loader()
@@ -61,6 +65,28 @@ class Judge:
             yield f"{first}: given together with {second}, and only one of them can hold; leave one out."
         elif self.strength(first):
             yield from self.idle(second, first, f"with the recipe's {first}")
+
+    def packages(self) -> Iterator[str]:
+        """What is not installed and would be needed."""
+        chosen = {"optimizer": self.config.optimizer}
+        chosen |= {f"callbacks.{key}": choice for key, choice in self.config.callbacks.items()}
+        for path, choice in chosen.items():
+            package = getattr(choice.options, "package", None)
+            if package is not None and package.is_missing:
+                yield f"{path}: {choice.name} cannot be used; {package.problem}"
+        for name in self.config.logging.trackers:
+            package = options_of(TRACKERS, name, "logging.report_to").package
+            if package.is_missing:
+                yield f"logging.report_to: {name} cannot be used; {package.problem}"
+
+    def tracking(self) -> Iterator[str]:
+        """Options of trackers that are not chosen."""
+        sections = {choice.name for choice in self.config.callbacks.values()}
+        chosen = {*self.config.logging.trackers, *sections} & TRACKERS.keys()
+        for name, readers in READ_BY_TRACKERS.items():
+            if not chosen & set(readers):
+                wanted = " or ".join(readers)
+                yield from self.idle(f"logging.{name}", "logging.report_to", f"without {wanted}")
 
     def training(self) -> Iterator[str]:
         training, data = self.config.training, self.config.data
@@ -108,6 +134,20 @@ class Judge:
             name = training.torch_compile_backend
             if name in WITHOUT_MODES:
                 yield from self.idle(mode, backend, f"with {backend}={name}, which has no modes")
+
+        if training.compiles:
+            yield from self.looking_inside()
+
+    def looking_inside(self) -> Iterator[str]:
+        """What looks at modules that a compiled model no longer has."""
+        looking = [
+            f"callbacks.{key}"
+            for key, callback in self.config.callbacks.items()
+            if callback.name == "underflow_overflow"
+            or (callback.name == "statistics" and callback.activations)
+        ]
+        for path in [*looking, *(["logging.debug"] if self.config.logging.debugging else [])]:
+            yield f"{path}: a compiled model does not show its modules; leave it or torch_compile out."
 
     def loader(self) -> Iterator[str]:
         data = self.config.data
@@ -162,8 +202,11 @@ class Judge:
             yield from self.idle(f"evaluation.{name}", because, reason)
         for key, callback in config.callbacks.items():
             path = f"callbacks.{key}"
-            if callback.name == "early_stopping" and self.strength(path) >= self.strength(because):
-                yield f"{path}: it stops on evaluation results, and there are none; set {because}."
+            follows = callback.name in ("early_stopping", "best_model")
+            if callback.name == "samples":
+                follows = callback.every_evaluation
+            if follows and self.strength(path) >= self.strength(because):
+                yield f"{path}: it goes by evaluations, and there are none; set {because}."
 
     def checkpoint(self) -> Iterator[str]:
         checkpoint, evaluation = self.config.checkpoint, self.config.evaluation

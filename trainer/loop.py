@@ -46,7 +46,7 @@ def train(run: Run) -> TrainerState:
             tell("on_epoch_end")
         act(run)
     run.save_last()
-    run.load_best()
+    run.settle_weights()
     run.log_summary()
     tell("on_train_end")
     return state
@@ -57,12 +57,12 @@ def optimizer_step(run: Run, propagate: Propagate) -> StepResult:
     micro_batches = next(run.batches)
     run.weigh(micro_batches)
     run.optimizer.zero_grad(set_to_none=True)
+    run.rates.set(run.updates)
     partial = propagate(run, micro_batches)
-    grad_norm = run.ranks.clip(run.optimizer, run.options.max_grad_norm)
+    grad_norm = run.clip()
     sums = run.reduce(partial)
     if not run.may_update(sums, grad_norm):
         raise NonFiniteError(run.describe_non_finite(partial, grad_norm))
-    run.rates.set(run.updates)
     run.callbacks("on_pre_optimizer_step")
     run.update()
     run.callbacks("on_optimizer_step")

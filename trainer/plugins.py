@@ -20,6 +20,7 @@ from conf.errors import ConfigError
 from conf.plugins import nearest, resolve
 
 CATALOGS = {
+    "averaging": "trainer.averaging:CATALOG",
     "callbacks": "callbacks:CATALOG",
     "collators": "collators:CATALOG",
     "formats": "processors:FORMATS",

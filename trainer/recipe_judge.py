@@ -10,7 +10,8 @@ from conf.decode import decode_fields
 from conf.errors import ConfigError
 from conf.plugins import nearest, options_of
 from models import CATALOG as FAMILIES
-from trainer.judge import TYPED, Judge
+from trainer.judge import Judge
+from trainer.strength import TYPED
 
 # What only data sets or functions of a Python program can be affected by, and what that is.
 FOR_PROGRAMS = {

@@ -37,7 +37,7 @@ def speed_metrics(
 
 def is_timing(name: str) -> bool:
     """Whether a value of that name depends on the clock or the machine, and differs between equal runs."""
-    return name.endswith(("_runtime", "_per_second")) or "_mem_" in name
+    return name.endswith(("_runtime", "_per_second", "_utilization")) or "_mem_" in name
 
 
 def metrics_format(metrics: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import ConfigError, DataError
+from trainer.averaging.averaging import Averaging
 from trainer.checkpoint import Checkpointer
 from trainer.hub import HubPublisher
 from trainer.interrupt import Interrupt
 from trainer.log import LogWindow, MetricsFile, StepResult
 from trainer.objectives.objective import Objective
+from trainer.optimizers.state import group_values
 from trainer.ranks.ranks import Ranks
 from trainer.reports import is_timing
 from trainer.schedules import Rates
@@ -48,6 +51,7 @@ class RunOptions:
     counts_padding: bool = False
     logs_tokens: bool = False
     finds_batch_size: bool = False
+    updates_in_backward: bool = False
     main_input_name: str = "input_ids"
 
 
@@ -95,6 +99,7 @@ class Run:
     flops: Callable[[MicroBatch], float]
     say: Callable[[str], None]
     publisher: HubPublisher | None = None
+    averaging: Averaging | None = None
     window: LogWindow = field(default_factory=LogWindow)
     counters: dict[str, int] = field(default_factory=dict)
     step_flops: float = 0.0
@@ -102,11 +107,15 @@ class Run:
     divisors: dict[str, float] = field(default_factory=dict)
     num_items: float = 0.0
     updates: int = 0
+    group_values: list[dict[str, Any]] = field(init=False)
     stop_requested: bool = False
     last_metrics: dict[str, float] = field(default_factory=dict)
     began: float = field(default_factory=time.perf_counter)
     first_step: int = 0
     tokens_at_start: int = 0
+
+    def __post_init__(self) -> None:
+        self.group_values = group_values(self.optimizer)
 
     @property
     def at_epoch_start(self) -> bool:
@@ -175,14 +184,30 @@ class Run:
         self.stop_requested = stop > 0
         return dict(zip(terms, sums, strict=True))
 
+    def clip(self) -> float:
+        """The norm of the step's gradient over all ranks, before it is clipped to what is wanted.
+
+        An optimizer that updates in the backward pass has no gradient left by now; it tells the norm it saw.
+        """
+        if self.options.updates_in_backward:
+            return self.optimizer.take_grad_norm()  # type: ignore[attr-defined]
+        return self.ranks.clip(self.optimizer, self.options.max_grad_norm)
+
     def may_update(self, sums: Mapping[str, float], grad_norm: float) -> bool:
         """Whether the loss is finite, and the gradient too or, in fp16, only scaled up too far."""
         finite = math.isfinite(grad_norm) or self.ranks.may_skip
         return finite and all(map(math.isfinite, sums.values()))
 
     def update(self) -> None:
-        """One update of the weights; one that fp16 left out is not counted by the schedule."""
-        self.updates += self.ranks.update(self.optimizer)
+        """One update of the weights; one that fp16 left out is counted by neither schedule nor average."""
+        if self.ranks.update(self.optimizer):
+            self.updates += 1
+            if self.averaging is not None:
+                self.averaging.update(self.updates)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """While it lasts the model holds the weights that are evaluated and saved."""
+        return nullcontext() if self.averaging is None else self.averaging.applied()
 
     def result(self, sums: Mapping[str, float], grad_norm: float) -> StepResult:
         """What there is to be said of the step just made, whose tokens are counted now."""
@@ -209,8 +234,11 @@ class Run:
         norm = f"gradient norm {grad_norm}{scale}"
         what = ", ".join(sorted(set().union(*self.ranks.gather(bad)))) or norm
         last = self.checkpointer.last_saved
+        applied = "no update was applied"
+        if self.options.updates_in_backward:
+            applied = "what its backward pass reached before was updated, as this optimizer does"
         return (
-            f"step {self.state.global_step + 1}: {what} is not finite; no update was applied. "
+            f"step {self.state.global_step + 1}: {what} is not finite; {applied}. "
             f"Rows of this step: {self._rows_of_step()}. "
             f"Last good checkpoint: {last if last else 'none was written yet'}."
         )
@@ -235,6 +263,7 @@ class Run:
                 "num_input_tokens_seen": seen,
                 "train_tokens_per_second": (seen - self.tokens_at_start) / seconds,
             }
+        line |= self.callbacks.log_values(line)
         self.state.log_history.append(line)
         if self.ranks.is_main:
             self.metrics_file.append(line)
@@ -242,15 +271,17 @@ class Run:
 
     def evaluate(self, *, counts: bool = True) -> dict[str, float]:
         """Look at the validation data; the best metric so far is updated after the callbacks have seen it."""
-        metrics = self.evaluator(self.model, lambda: self.callbacks("on_prediction_step"))
-        self.log(metrics)
-        self.callbacks("on_evaluate", metrics=metrics)
+        with self.averaged():
+            metrics = self.evaluator(self.model, lambda: self.callbacks("on_prediction_step"))
+            self.log(metrics)
+            self.callbacks("on_evaluate", metrics=metrics)
         self.note(metrics, counts=counts)
         return metrics
 
     def note(self, metrics: Mapping[str, float], *, counts: bool = True) -> None:
         """Remember an evaluation, and whether it was the best; ``ConfigError`` without the metric wanted."""
         self.last_metrics = dict(metrics)
+        self._tell_optimizer(metrics)
         name, best = self.options.metric_for_best_model, self.state.best_metric
         if not counts or (name not in metrics and not self.options.needs_best):
             return
@@ -260,10 +291,19 @@ class Run:
                 f"evaluation.metric_for_best_model: an evaluation gave no {name!r}; choose of {found}."
             )
         value = metrics[name]
+        self.rates.note(value)
         if best is None or (value > best if self.options.greater_is_better else value < best):
             self.state.best_metric, self.state.best_global_step = value, self.state.global_step
             if self.options.saves_best or self.options.loads_best:
                 self.control.should_save = True  # whatever is due: else there would be nothing to end with
+
+    def _tell_optimizer(self, metrics: Mapping[str, float]) -> None:
+        """Some optimizers go by how far the loss of an evaluation is from that of the training."""
+        if (note := getattr(self.optimizer, "note_losses", None)) is None or "eval_loss" not in metrics:
+            return
+        losses = (line["loss"] for line in reversed(self.state.log_history) if "loss" in line)
+        if (loss := next(losses, None)) is not None:
+            note(loss, metrics["eval_loss"])
 
     def save(self) -> None:
         """Write ``checkpoint-<step>``; a step that is already saved is not written again."""
@@ -281,9 +321,13 @@ class Run:
         if self.options.saves_at_end or self.stop_requested:
             self.save()
 
-    def load_best(self) -> None:
-        """Take the weights of the best evaluation, if asked to end with those."""
-        if self.options.loads_best and not self.stop_requested:
+    def settle_weights(self) -> None:
+        """Take the weights to end with: of the best evaluation if that was asked for, else the averaged."""
+        if self.stop_requested:
+            return
+        if self.averaging is not None:
+            self.averaging.settle()
+        if self.options.loads_best:
             self.checkpointer.load_best(self)
 
     def log_summary(self) -> None:

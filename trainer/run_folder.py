@@ -27,7 +27,18 @@ RESULTS = "all_results.json"
 
 # A resumed run is the same run: these may not differ from what was saved. The arithmetic of the batch is
 # compared as one number, the rows of a step.
-FIXED = ("model", "processor", "data", "objective", "optimizer.name", "training.seed", "training.data_seed")
+FIXED = (
+    "model",
+    "processor",
+    "data",
+    "objective",
+    "optimizer.name",
+    "averaging.name",
+    "training.frozen_parameters",
+    "training.unfrozen_parameters",
+    "training.seed",
+    "training.data_seed",
+)
 FREE = ("data.cache_dir", "data.dataloader_", "data.max_truncated", "data.check_rows")
 # What only says how this start was asked for, and is no part of what the run is.
 PASSING = ("output_dir", "resume", "check", "show", "task")

@@ -8,15 +8,39 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 
-@dataclass(kw_only=True)
+class ExportableState:
+    """Something whose state is saved with each checkpoint and set again when the run is resumed.
+
+    ``state()`` gives ``{"args": what it is made with, "attributes": what changes}``, both plain data. Any
+    callback with such a method will do; this class is for programs that name it, as the reference's do.
+    """
+
+    def state(self) -> dict[str, Any]:
+        raise NotImplementedError(f"{type(self).__name__} has no state() that says what is to be saved.")
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Any:
+        """A new one, made with the ``args`` and given the ``attributes`` of a saved state."""
+        made = cls(**state["args"])
+        for name, value in state["attributes"].items():
+            setattr(made, name, value)
+        return made
+
+
+@dataclass
 class TrainerState:
-    """Where the training is. One step is one optimizer update; ``epoch`` is fractional."""
+    """Where the training is. One step is one optimizer update; ``epoch`` is fractional.
+
+    ``stateful_callbacks`` may be given as callbacks, and holds their states by class name. A field that is
+    None where a list or a mapping is meant is an empty one.
+    """
 
     epoch: float = 0.0
     global_step: int = 0
@@ -39,6 +63,29 @@ class TrainerState:
     trial_params: dict[str, Any] | None = None
     stateful_callbacks: dict[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self.log_history = [] if self.log_history is None else self.log_history
+        given: Any = self.stateful_callbacks
+        self.stateful_callbacks = given if isinstance(given, dict) else states_of(given or ())
+
+    def compute_steps(self, args: Any, max_steps: int) -> None:
+        """Take over how often is logged, evaluated and saved; shares of the training become steps."""
+        for name in ("logging_steps", "eval_steps", "save_steps"):
+            if (every := getattr(args, name)) is not None:
+                setattr(self, name, math.ceil(every * max_steps) if every < 1 else int(every))
+
+    def init_training_references(
+        self, trainer: Any, max_steps: int, num_train_epochs: int, trial: Any
+    ) -> None:
+        """Take over the length of the training, which process this is, and the trial of a search if any."""
+        self.max_steps, self.num_train_epochs = max_steps, num_train_epochs
+        self.is_local_process_zero = trainer.is_local_process_zero()
+        self.is_world_process_zero = trainer.is_world_process_zero()
+        self.trial_params = None if trial is None else dict(getattr(trial, "params", trial))
+        name = getattr(trainer, "hp_name", None)
+        if trial is not None and name is not None:
+            self.trial_name = name(trial)
+
     def to_dict(self) -> dict[str, Any]:
         return dataclasses.asdict(self)
 
@@ -55,7 +102,7 @@ class TrainerState:
         return cls.from_dict(json.loads(Path(json_path).read_text()))
 
 
-@dataclass(kw_only=True)
+@dataclass
 class TrainerControl:
     """What the loop should do next. Log, evaluate and save reset each step, epoch_stop each epoch."""
 
@@ -79,8 +126,11 @@ class TrainerCallback:
     the flat view of the configuration under the reference's names; ``kwargs`` hold ``model``,
     ``processing_class``, ``optimizer``, ``lr_scheduler`` (the schedule: step -> factor), ``train_dataloader``
     (the stream of steps), ``eval_dataloader`` (name -> batches), the ``plan``, and what the event adds
-    (``logs``, ``metrics``). A callback that has state offers ``state() -> dict`` and ``load_state(dict)``; it
-    is saved with each checkpoint.
+    (``logs``, ``metrics``). A callback that has state offers
+    ``state() -> {"args": ..., "attributes": ...}``, both plain data: it is saved with each checkpoint, and
+    the attributes are set again when the run is resumed. Two methods are no events of the reference:
+    ``log_values(args, state, control, logs, **kwargs) -> dict`` adds to a log line before it is written, and
+    ``close()`` releases what the callback holds, however the training ended.
     """
 
     def on_init_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> Any: ...
@@ -157,26 +207,58 @@ class Callbacks:
         """Tell every listener of ``event`` (one of ``EVENTS``)."""
         for callback in self._listeners[event]:
             answer = getattr(callback, event)(self.args, self.state, self.control, **self.given, **more)
-            if isinstance(answer, TrainerControl) and answer is not self.control:
-                vars(self.control).update(vars(answer))
+            if answer is not None and answer is not self.control:
+                self._obey(answer)
+
+    def log_values(self, line: Mapping[str, Any]) -> dict[str, Any]:
+        """What callbacks add to a log line; those that do define ``log_values``."""
+        added: dict[str, Any] = {}
+        for callback in self.callbacks:
+            if (values := getattr(callback, "log_values", None)) is not None:
+                added |= values(self.args, self.state, self.control, logs=line, **self.given)
+        return added
+
+    def close(self) -> None:
+        """Let callbacks that define ``close`` release what they hold, however the training ended.
+
+        The last comes first: some put something in place of the console, and back what they found there.
+        """
+        for callback in reversed(self.callbacks):
+            if (close := getattr(callback, "close", None)) is not None:
+                close()
 
     def state_dict(self) -> dict[str, Any]:
-        """The states of the callbacks that have one, by class name and position among its equals."""
-        return {name: c.state() for name, c in self._stateful()}
+        """The states of the callbacks that have one, by class name."""
+        return states_of(self.callbacks)
 
     def load_state_dict(self, states: Mapping[str, Any]) -> None:
-        for name, callback in self._stateful():
-            if name in states:
-                callback.load_state(states[name])
+        """Set the ``attributes`` of saved states; what a callback was made with (``args``) is this run's."""
+        for name, callbacks in _stateful(self.callbacks).items():
+            saved = states.get(name, [])
+            for callback, state in zip(
+                callbacks, saved if isinstance(saved, list) else [saved], strict=False
+            ):
+                for attribute, value in state.get("attributes", {}).items():
+                    setattr(callback, attribute, value)
 
-    def _stateful(self) -> list[tuple[str, Any]]:
-        named, seen = [], dict[str, int]()
-        for callback in self.callbacks:
-            if hasattr(callback, "state") and hasattr(callback, "load_state"):
-                name = type(callback).__name__
-                seen[name] = seen.get(name, 0) + 1
-                named.append((name if seen[name] == 1 else f"{name}-{seen[name]}", callback))
-        return named
+    def _obey(self, answer: Any) -> None:
+        """Take over the flags of a control that an event made itself, ours or the reference's."""
+        for flag in dataclasses.fields(TrainerControl):
+            setattr(self.control, flag.name, getattr(answer, flag.name))
+
+
+def states_of(callbacks: Iterable[Any]) -> dict[str, Any]:
+    """The states of those that have one, by class name; of several of one class a list in their order."""
+    states = {name: [each.state() for each in equals] for name, equals in _stateful(callbacks).items()}
+    return {name: several if len(several) > 1 else several[0] for name, several in states.items()}
+
+
+def _stateful(callbacks: Iterable[Any]) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for callback in callbacks:
+        if callable(getattr(callback, "state", None)):
+            found.setdefault(type(callback).__name__, []).append(callback)
+    return found
 
 
 def _listens(callback: TrainerCallback, event: str) -> bool:

@@ -24,7 +24,8 @@ from models.task_model import TaskModel
 from trainer import loop, run_folder
 from trainer.arguments import in_flat_names
 from trainer.assemble import Parts, assemble, callback_arguments, make_publisher, make_ranks
-from trainer.build import objective_of
+from trainer.averaging.choice import averaging_of
+from trainer.build import callbacks_of_options, objective_of
 from trainer.checks import idle_here
 from trainer.config import public
 from trainer.data.datasets import DatasetRows, is_map_style
@@ -38,6 +39,7 @@ from trainer.methods.module_loss import ModuleLoss
 from trainer.methods.optimization import OptimizationMethods
 from trainer.methods.program import ProgramFiles, ProgramRun
 from trainer.methods.reports import ReportMethods
+from trainer.methods.search import SearchMethods, TrialRun, TrialSearch
 from trainer.methods.steps import StepMethods
 from trainer.model_files import ModelFiles
 from trainer.model_options import apply_options
@@ -55,7 +57,15 @@ from trainer.training_arguments import TrainingArguments
 logger = logging.get_logger(__name__)
 
 
-class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, ModelMethods, ReportMethods):
+class Trainer(
+    StepMethods,
+    DataMethods,
+    EvaluationMethods,
+    OptimizationMethods,
+    ModelMethods,
+    ReportMethods,
+    SearchMethods,
+):
     """Trains, evaluates and predicts with any module that returns a loss first.
 
     ``model`` or ``model_init`` (called with nothing, or with a trial) gives the module; ``data_collator``
@@ -100,6 +110,9 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
         self.ignored_keys: list[str] | None = None
         self.ignored_in_training: list[str] | None = None
         self.publisher: HubPublisher | None = None
+        self.trial: Any = None  # what a training is a trial of, and the search it belongs to
+        self.search: TrialSearch | None = None
+        self.hp_name: Callable[[Any], str] | None = None
         with in_words_of_programs():
             self._set_up(model, callbacks or ())
 
@@ -119,7 +132,11 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
             self.num_threads = set_threads(self.config.training.num_threads, launched.local_world_size)
             self._take(self.call_model_init() if model is None else model)
             given = [each() if isinstance(each, type) else each for each in callbacks]
-            self.callbacks: list[TrainerCallback] = [ProgressCallback(), *given]
+            self.callbacks: list[TrainerCallback] = [
+                ProgressCallback(),
+                *callbacks_of_options(self.config),
+                *given,
+            ]
             self.state, self.control = self._first_state(), TrainerControl()
             self.callback_handler = self._first_handler()
             if self.config.hub.push_to_hub:
@@ -161,14 +178,16 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
     ) -> TrainOutput:
         """Train to the end, or on from a checkpoint: its path, or True for the newest in ``output_dir``.
 
-        The run folder is as that of a recipe's run; the model ends in it, with its card. Raises
-        ``ConfigError``, ``CheckpointError``, ``DataError``, ``NonFiniteError``, and ``StoppedError`` after a
-        signal.
+        The run folder is as that of a recipe's run; the model ends in it, with its card. ``model_init`` is
+        called with the ``trial`` of a search, and the state tells of it. Raises ``ConfigError``,
+        ``CheckpointError``, ``DataError``, ``NonFiniteError``, and ``StoppedError`` after a signal.
         """
-        if trial is not None:
-            raise ConfigError("trial: a search over hyperparameters is not supported yet; leave it out.")
+        if trial is not None and not (isinstance(trial, Mapping) or hasattr(trial, "params")):
+            raise ConfigError(
+                f"trial: an Optuna trial or a dict is wanted, a {type(trial).__name__} was given."
+            )
         self.ignored_in_training = ignore_keys_for_eval
-        self.is_in_train = True
+        self.is_in_train, self.trial = True, trial
         try:
             with in_words_of_programs(), ExitStack() as undo:
                 self.config, self.given = decoded(self.args)
@@ -180,7 +199,7 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
                         loop.train(run)
                 return self._finished(run)
         finally:
-            self.is_in_train = False
+            self.is_in_train, self.trial = False, None
 
     def _folder(self, resume: str | bool | None) -> RunFolder:
         """Where this run is and what it goes on from; every process hears what the main one found."""
@@ -222,6 +241,11 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
         run.trainer = self
         self.model_wrapped, self.state, self.control = run.model, run.state, run.control
         self.callback_handler = run.callbacks
+        if self.trial is not None:
+            run.state.is_hyper_param_search = True
+            run.state.init_training_references(
+                self, run.state.max_steps, run.state.num_train_epochs, self.trial
+            )
         if folder.checkpoint is not None:
             for note in run.checkpointer.restore(run, folder.checkpoint):
                 logger.warning(note)
@@ -234,9 +258,9 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
         optimizer, scheduler = self.made_optimizers
         self.optimizer = None if self.optimizer is optimizer else self.optimizer
         self.lr_scheduler = None if self.lr_scheduler is scheduler else self.lr_scheduler
-        if self.model_init is not None and self.run is not None:
+        if self.model_init is not None and (self.run is not None or self.trial is not None):
             set_seed(self.config.training.seed)
-            self._take(self.call_model_init())
+            self._take(self.call_model_init(self.trial))
 
     def _prepare_model(self, folder: RunFolder, undo: ExitStack) -> ModelFiles:
         """Give the model the checkpoint's weights and everything the arguments ask for; how it is saved."""
@@ -285,7 +309,8 @@ class Trainer(StepMethods, DataMethods, EvaluationMethods, OptimizationMethods, 
             main_input_name=getattr(self.model, "main_input_name", "input_ids"),
             eval_dataloader=self.eval_dataset,
             publisher=self.publisher,
-            run_type=ProgramRun,
+            averaging=averaging_of(self.config, self.optimizer),
+            run_type=ProgramRun if self.search is None else TrialRun,
             announced=True,
         )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from conf.plugins import Catalog, Entry, options_of, resolve, thing_of
 from trainer.objectives.options import CausalLMOptions
@@ -20,12 +21,28 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Where each kind's plug-ins stand, and modules there that are none.
 PLACES: dict[str, tuple[str, set[str]]] = {
-    "callbacks": ("callbacks", {"default_flow"}),
+    "callbacks": ("callbacks", {"default_flow", "watched_metric"}),
     "collators": ("collators", {"options", "labels", "default"}),
     "formats": ("processors", {"options", "documents", "answers", "rendering", "review"}),
     "metrics": ("trainer/metrics", {"options", "metric"}),
     "objectives": ("trainer/objectives", {"options", "objective"}),
-    "optimizers": ("trainer/optimizers", {"options"}),
+    "averaging": ("trainer/averaging", {"options", "choice", "schedule_free"}),
+    "optimizers": (
+        "trainer/optimizers",
+        {
+            "adafactor_options",
+            "builder",
+            "groups",
+            "lomo_options",
+            "low_rank_adam",
+            "low_rank_options",
+            "options",
+            "package_options",
+            "per_parameter",
+            "projection",
+            "state",
+        },
+    ),
 }
 
 
@@ -37,6 +54,7 @@ def entries() -> Iterator[tuple[str, str, Catalog]]:
         yield "heads", name, resolve("models:HEADS")
 
 
+POSITIONAL = {"early_stopping", "progress"}  # programs make them by position, as the reference's
 ENTRIES = list(entries())
 IDS = [f"{kind}-{name}" for kind, name, _ in ENTRIES]
 
@@ -66,7 +84,7 @@ def test_every_entry_resolves_and_is_documented(kind: str, name: str, catalog: C
     assert not options.__doc__.startswith(f"{options.__name__}("), "written by a person"
     assert options is thing or options.__dataclass_params__.frozen  # type: ignore[attr-defined]
     fields = dataclasses.fields(options)
-    assert all(field.kw_only for field in fields)
+    assert name in POSITIONAL or all(field.kw_only for field in fields)
     assert "name" not in {field.name for field in fields}, "a section's name is the catalog's key"
 
 
@@ -87,8 +105,16 @@ REQUIRED: dict[str, tuple[str, ...]] = {
         "head",
         "coefficients",
     ),
+    "averaging": (),
     "optimizers": (),
     "schedules": (),
+}
+RATES = ("set", "note", "get_last_lr", "state_dict", "load_state_dict")
+# What some schedules must be told.
+NEEDED: dict[str, dict[str, Any]] = {
+    "cosine_with_min_lr": {"min_lr_rate": 0.1},
+    "cosine_warmup_with_min_lr": {"min_lr_rate": 0.1},
+    "warmup_stable_decay": {"num_decay_steps": 3},
 }
 
 
@@ -98,9 +124,12 @@ def test_every_entry_keeps_the_protocol_of_its_kind(kind: str, name: str, catalo
     missing = [attribute for attribute in REQUIRED[kind] if not hasattr(thing, attribute)]
     assert missing == []
     if kind == "schedules":
-        factor = thing(options_of(catalog, name, kind)(), max_steps=10)
-        assert 0 <= factor(0) <= 1
-        assert isinstance(factor(3), float)
+        optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.5)
+        rates = thing(options_of(catalog, name, kind)(**NEEDED.get(name, {})), optimizer, 10)
+        for updates in range(10):
+            rates.set(updates)
+            assert 0 <= rates.get_last_lr()[0] <= 0.5
+        assert [attribute for attribute in RATES if not callable(getattr(rates, attribute))] == []
     if kind == "objectives":
         objective: Any = (
             thing(CausalLMOptions()) if name == "causal_lm" else thing(options_of(catalog, name, kind)())
@@ -115,7 +144,8 @@ def test_every_entry_keeps_the_protocol_of_its_kind(kind: str, name: str, catalo
 @pytest.mark.parametrize("kind", PLACES)
 def test_every_plug_in_file_is_listed(kind: str) -> None:
     folder, others = PLACES[kind]
-    listed = {_addresses(entry)[-1].partition(":")[0] for entry in resolve(CATALOGS[kind]).values()}
+    named = {_addresses(entry)[-1].partition(":")[0] for entry in resolve(CATALOGS[kind]).values()}
+    listed = {module for module in named if module.rpartition(".")[0] == folder.replace("/", ".")}
     modules = {file.stem for file in (ROOT / folder).glob("*.py")} - {"__init__"}
     assert others <= modules, "what is no plug-in is still there"
     assert {module.rpartition(".")[2] for module in listed} == modules - others

@@ -27,32 +27,49 @@ ARROWS: dict[str, set[str]] = {
         "models",
         "processors",
         "callbacks:CATALOG",
+        "callbacks.trackers:TRACKERS",  # their names, which logging.report_to chooses from
         "callbacks.default_flow:DefaultFlowCallback",  # the flow of the loop, always there
         "collators:CATALOG",
     },
-    "callbacks": {"conf", "trainer.state", "predictor"},
+    "callbacks": {"conf", "trainer.state", "trainer.secrets", "predictor"},
 }
 EXCEPTIONS = {
     (
         "trainer/trainer.py",
         "callbacks.progress:ProgressCallback",
     ): "a program names no callbacks by a recipe, and the reference's Trainer shows its progress",
+    (
+        "trainer/sweeps/leaderboard.py",
+        "callbacks.html_report.page:leaderboard_page",
+    ): "a sweep's page looks like the reports it links to",
     ("trainer/trainer.py", "collators.default:default_collator"): "a program may name no collator",
     ("trainer/generated.py", "predictor.generate:generate"): "predictions may be generated answers",
     ("trainer/generated.py", "predictor.generate:Draw"): "what it cannot draw with is said before the work",
+    (
+        "callbacks/html_report/history.py",
+        "trainer.reports:is_timing",
+    ): "what depends on the clock is drawn apart",
+    ("callbacks/best_model.py", "trainer.manifest:Manifest"): "best/ is published as checkpoints are",
+    ("callbacks/trackers/tracker.py", "trainer.manifest:Folder"): "a model is saved to be sent",
+    (
+        "callbacks/trackers/tracker.py",
+        "trainer.model_files:save_processor",
+    ): "a model is sent with what prepares its inputs",
+    ("callbacks/best_model.py", "trainer.manifest:publish"): "best/ is published as checkpoints are",
     ("callbacks/samples.py", "processors.rendering:ChatTemplate"): "a prompt is rendered as the data was",
     ("callbacks/samples.py", "processors.rendering:stop_ids"): "an answer ends where those of the data end",
 }
 # Libraries that one place alone may know; what nothing may import is at home nowhere.
 HOMES = {
-    "hydra": ("conf/compose.py", "trainer/sweep.py"),
+    "hydra": ("conf/compose.py", "trainer/sweeps/space.py"),
     "omegaconf": ("conf/compose.py",),
     "accelerate": ("trainer/ranks/ranks.py",),
     "datasets": ("trainer/data/sources.py",),
     "tokenizers": ("processors/tokenizers/",),
-    "jinja2": ("processors/",),
+    "jinja2": ("processors/", "callbacks/html_report/page.py"),
     "huggingface_hub": ("conf/logging.py", "trainer/hub.py", "trainer/model_card.py"),
     "liger_kernel": ("models/liger.py",),
+    "optuna": ("trainer/sweeps/", "trainer/methods/search.py"),
     "psutil": ("trainer/memory.py",),
     "transformers": (),
     "peft": (),
@@ -111,7 +128,8 @@ from conf.plugins import options_of, resolve
 from conf import logging
 from models import options
 from trainer import argument_parser, arguments, checks, cli, config, hub, plan, plugins, prepare, reports
-from trainer import run_folder, schedules, secrets, state, sweep, training_arguments
+from trainer import run_folder, schedules, secrets, state, training_arguments
+from trainer.sweeps import plan as sweep_plan, sweep
 from trainer.plugins import CATALOGS
 
 SLOW = {"torch", "transformers", "datasets", "accelerate", "huggingface_hub"}

@@ -30,9 +30,12 @@ def pulled(wanted: list[str]) -> Iterator[str]:
         if need.marker and not any(need.marker.evaluate({"extra": extra}) for extra in (*extras, "")):
             continue
         found = canonicalize_name(need.name), frozenset(need.extras)
-        if found in seen or found[0] == PROJECT["name"]:
+        if found in seen:
             continue
         seen.add(found)
+        if found[0] == PROJECT["name"]:
+            waiting += [(text, frozenset[str]()) for extra in need.extras for text in EXTRAS[extra]]
+            continue
         yield found[0]
         try:
             waiting += [(text, found[1]) for text in requires(found[0]) or ()]

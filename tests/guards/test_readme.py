@@ -14,7 +14,7 @@ from conf import compose
 from conf.errors import CheckpointError, ConfigError
 from trainer import cli
 from trainer.checks import judged, without_foreign
-from trainer.sweep import product
+from trainer.sweeps import space
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -65,10 +65,10 @@ def test_every_command_composes_and_decodes(
         return
     jobs = [words]
     if "--multirun" in words:
-        from hydra.core.override_parser.overrides_parser import OverridesParser
-
         words.remove("--multirun")
-        jobs = product(OverridesParser.create().parse_overrides(words))
+        asked = space.read(words)
+        own = [word for word in asked.own if not word.startswith("resume=")]
+        jobs = [[*asked.words(values), *own] for values in asked.corners()]
         assert len(jobs) > 1
     for job in jobs:
         composed = compose.compose(job)
@@ -89,7 +89,7 @@ def test_the_recipe_decodes(tmp_path: Path) -> None:
     composed = compose.compose(["--config-dir", str(tmp_path), "+recipe=mine"])
     assert composed is not None
     config = judged(composed.data, composed.given)
-    assert config.callbacks["patience"].options.patience == 2
+    assert config.callbacks["patience"].options.early_stopping_patience == 2
     assert compose.describe(tmp_path / "recipe" / "mine.yaml").startswith("What it does, in one line")
 
 

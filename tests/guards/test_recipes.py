@@ -45,9 +45,20 @@ def test_a_recipe_stands_on_the_defaults_alone(name: str) -> None:
             assert (compose.RECIPES / source.path).exists(), f"{source.path} is not shipped"
 
 
+# What an option cannot do without.
+NEEDED = {
+    "schedule_free_adamw": ["schedule=constant"],
+    "schedule_free_radam": ["schedule=constant"],
+    "schedule_free_sgd": ["schedule=constant"],
+    "cosine_with_min_lr": ["schedule.min_lr_rate=0.1"],
+    "cosine_warmup_with_min_lr": ["schedule.min_lr_rate=0.1"],
+    "warmup_stable_decay": ["schedule.num_decay_steps=10"],
+}
+
+
 @pytest.mark.parametrize(("group", "option"), CHOICES)
 def test_every_option_of_every_group_decodes(group: str, option: str) -> None:
-    composed = compose.compose(["+recipe=sft_llama", f"{group}={option}"])
+    composed = compose.compose(["+recipe=sft_llama", f"{group}={option}", *NEEDED.get(option, ())])
     assert composed is not None
     data, _ = without_foreign(composed.data, composed.given)
     config = judged(data, composed.given)

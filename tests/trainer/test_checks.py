@@ -191,13 +191,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "data.validation: evaluation needs a source; give one, or evaluation.eval_strategy: 'no'.",
     ),
     (
-        {"callbacks.early_stopping": {"patience": 2}},
-        "callbacks.early_stopping: it stops on evaluation results, and there are none; set "
-        "evaluation.eval_strategy.",
+        {"callbacks.early_stopping": {"early_stopping_patience": 2}},
+        "callbacks.early_stopping: it goes by evaluations, and there are none; set evaluation.eval_strategy.",
     ),
     (
         {"callbacks.second": {"name": "early_stopping"}},
-        "callbacks.second: it stops on evaluation results, and there are none; set evaluation.eval_strategy.",
+        "callbacks.second: it goes by evaluations, and there are none; set evaluation.eval_strategy.",
     ),
     # single values that a section judges itself
     ({"show": -1}, "show: a count of documents is wanted, -1 was given."),
@@ -261,8 +260,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
         "schedule.warmup_steps: no such key; there are none here.",
     ),
     (
-        {"callbacks": {"early_stopping": {"patience": 0}}},
-        "callbacks.early_stopping.patience: at least 1 is wanted",
+        {"callbacks": {"early_stopping": {"early_stopping_patience": 0}}},
+        "callbacks.early_stopping.early_stopping_patience: at least 1 is wanted",
     ),
     # gradients, kernels, compilation
     (
@@ -512,7 +511,11 @@ def test_every_problem_has_its_sentence_wherever_it_was_typed(
         },
         {**VALIDATION, "evaluation.eval_strategy": "epoch", "evaluation.greater_is_better": True},
         {**VALIDATION, "evaluation.eval_on_start": True, "evaluation.per_device_eval_batch_size": 3},
-        {**VALIDATION, "evaluation.eval_strategy": "steps", "callbacks.early_stopping": {"patience": 2}},
+        {
+            **VALIDATION,
+            "evaluation.eval_strategy": "steps",
+            "callbacks.early_stopping": {"early_stopping_patience": 2},
+        },
         {"checkpoint.save_strategy": "epoch", "checkpoint.save_total_limit": 2},
         {"processor.tokenizer.path": "there", "processor.tokenizer.train": None},
         {"schedule": {"name": "constant"}, "optimizer": {"name": "sgd", "momentum": 0.9, "nesterov": True}},
@@ -597,7 +600,11 @@ OFF = {"evaluation.eval_strategy": "no"}
 
 
 def test_what_a_recipe_says_is_silently_idle_when_the_command_line_switches_it_off() -> None:
-    recipe = {**IDLE, "evaluation.eval_strategy": "steps", "callbacks.early_stopping": {"patience": 2}}
+    recipe = {
+        **IDLE,
+        "evaluation.eval_strategy": "steps",
+        "callbacks.early_stopping": {"early_stopping_patience": 2},
+    }
     assert problems(recipe=recipe) == []
     assert problems(recipe=recipe, line=OFF) == []
     assert len(problems(recipe={**recipe, **OFF})) == 3, "in one recipe they contradict each other"

@@ -186,7 +186,7 @@ def test_errors_and_help_load_no_torch(tmp_path: Path) -> None:
     assert helped == helped_too
     assert "sft_llama" in listed
     assert "resume=auto" in helped
-    assert "optimizer: adamw_torch, adamw_torch_fused, sgd" in helped
+    assert "optimizer: adafactor, adafactor_torch, adagrad, " in helped
     assert "preset: small" in shown
     assert "hydra:" not in shown
     assert list(tmp_path.iterdir()) == []

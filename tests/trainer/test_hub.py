@@ -347,5 +347,12 @@ def test_every_file_of_a_real_model_is_published(train: Any, tiny: Sequence[str]
     published = published_files(finished.folder).keys()
     assert published == published_files(saved).keys() | {"README.md"}
     stays = {path.name for path in finished.folder.iterdir() if path.is_file()} - published
-    assert stays == {"config.yaml", "plan.yaml", "metrics.jsonl", "all_results.json", "train_results.json"}
+    assert stays == {
+        "config.yaml",
+        "plan.yaml",
+        "metrics.jsonl",
+        "all_results.json",
+        "train_results.json",
+        "report.html",
+    }
     assert hub.LAST_CHECKPOINT not in published

@@ -206,11 +206,14 @@ def test_others_of_the_reference_run_here_unchanged(
 def test_early_stopping_waits_as_long_as_it_was_told_and_over_a_resume(
     train: Any, tiny: Sequence[str]
 ) -> None:
-    words = (*NEVER_BETTER, "callbacks.early_stopping={patience: 3}")
+    words = (*NEVER_BETTER, "callbacks.early_stopping={early_stopping_patience: 3}")
     whole = train(*tiny, *words)
     assert whole.results["global_step"] == 4
     state = json.loads((whole.folder / "checkpoint-3" / "trainer_state.json").read_text())
-    assert state["stateful_callbacks"] == {"EarlyStoppingCallback": {"waited": 2}}
+    assert state["stateful_callbacks"]["EarlyStoppingCallback"] == {
+        "args": {"early_stopping_patience": 3, "early_stopping_threshold": 0.0},
+        "attributes": {"early_stopping_patience_counter": 2},
+    }
     assert (state["best_global_step"], state["best_model_checkpoint"]) == (1, "checkpoint-1")
     resumed = train("resume=run/checkpoint-3")
     assert resumed.status == 0, resumed.error
@@ -219,7 +222,11 @@ def test_early_stopping_waits_as_long_as_it_was_told_and_over_a_resume(
 
 
 def test_a_stopped_run_ends_with_a_checkpoint_of_its_last_step(train: Any, tiny: Sequence[str]) -> None:
-    words = (*NEVER_BETTER[:-2], "checkpoint.save_steps=500", "callbacks.early_stopping={patience: 1}")
+    words = (
+        *NEVER_BETTER[:-2],
+        "checkpoint.save_steps=500",
+        "callbacks.early_stopping={early_stopping_patience: 1}",
+    )
     done = train(*tiny, *words)
     assert done.results["global_step"] == 2
     assert [path.name for path in done.folder.glob("checkpoint-*")] == ["checkpoint-2"]

@@ -243,10 +243,7 @@ class Counter(TrainerCallback):
         self.count += 1
 
     def state(self) -> dict[str, Any]:
-        return {"count": self.count}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self.count = state["count"]
+        return {"args": {}, "attributes": {"count": self.count}}
 
 
 def resumed(tmp_path: Path, step: int, **given: Any) -> Any:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging as standard_logging
+import math
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import yaml
 from torch import nn
 
 from conf import logging
+from conf.errors import ConfigError, NonFiniteError
 from tests.trainer.small_program import lines, listening, program, rows, steps, tagger, trained
 from tests.trainer.test_hub import LocalHub, content
 
@@ -48,6 +51,59 @@ def test_progress_is_silent(tmp_path: Path, capsys: Any) -> None:
         capsys.readouterr()
         trained(tmp_path, disable_tqdm=disabled)
         assert ("step 1/3 | epoch 0.33 | loss" in capsys.readouterr().err) != disabled
+
+
+def test_trackers_are_reported_to(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for given, folder in (
+        ({"report_to": "none"}, None),
+        ({"report_to": ["tensorboard"]}, "tensorboard"),
+        ({"report_to": "tensorboard", "logging_dir": str(tmp_path / "told")}, "told"),
+    ):
+        made = trained(tmp_path, **given)
+        found = sorted(path.parent for path in tmp_path.rglob("events.out.tfevents.*"))
+        wanted = tmp_path / folder if folder == "told" else made.output_dir / (folder or "")
+        assert found == ([] if folder is None else [wanted])
+        if folder is not None:
+            events = EventAccumulator(str(wanted)).Reload()
+            shutil.rmtree(wanted)
+            values = [event.value for event in events.Scalars("train/loss")]
+            assert values == pytest.approx(lines(made, "loss"))
+
+
+def test_a_project_at_a_tracker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trackio
+
+    asked: dict[str, Any] = {}
+
+    def init(**given: Any) -> Any:
+        asked.update(given)
+        return original(**{**given, "space_id": None})  # nothing is published
+
+    original = trackio.init
+    monkeypatch.setattr(trackio, "init", init)
+    for given, wanted in (
+        ({}, ("stockpot", None)),
+        ({"project": "mine", "trackio_space_id": "me/space"}, ("mine", "me/space")),
+    ):
+        trained(tmp_path / str(len(given)), report_to=["trackio"], **given)
+        assert (asked["project"], asked["space_id"]) == wanted
+    for name in ("project", "trackio_space_id", "logging_dir"):
+        with pytest.raises(ConfigError, match=f"^{name}: 'me/space' has no effect without "):
+            program(tmp_path, report_to=["none"], **{name: "me/space"})
+
+
+def test_numbers_that_are_not_finite_are_looked_for(tmp_path: Path) -> None:
+    broken = tagger()
+    with torch.no_grad():
+        next(broken.parameters()).fill_(math.inf)
+    with pytest.raises(NonFiniteError) as plain:
+        program(tmp_path, parts={"model": broken}).train()
+    with pytest.raises(NonFiniteError) as told:
+        program(tmp_path, parts={"model": broken}, debug="underflow_overflow").train()
+    assert "weight" not in str(plain.value)
+    assert "weight" in str(told.value)
 
 
 def test_a_run_has_a_name(tmp_path: Path, train: Any, tiny: tuple[str, ...]) -> None:

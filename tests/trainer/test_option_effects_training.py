@@ -435,6 +435,16 @@ def test_the_optimizer_and_its_options(given: dict[str, Any], make: Any, tmp_pat
         assert not torch.allclose(weights(made), weights(trained(tmp_path, **IN_ORDER)), rtol=1e-4)
 
 
+def test_layers_that_an_optimizer_projects(tmp_path: Path) -> None:
+    layers = [name for name, module in tagger().named_modules() if isinstance(module, nn.Linear)]
+    for optim_target_modules in ([layers[0]], layers, "all-linear"):
+        given = {"optim": "galore_adamw", "optim_args": "rank=2"}
+        made = trained(tmp_path, max_steps=1, optim_target_modules=optim_target_modules, **given)
+        (targeted,) = (g for g in made.optimizer.param_groups if g.get("role") == "targeted")
+        chosen = layers if optim_target_modules == "all-linear" else optim_target_modules
+        assert targeted["param_names"] == [f"{name}.weight" for name in chosen]
+
+
 def cosine(cycles: float) -> list[float]:
     return [max(0.0, 0.5 * (1 + math.cos(2 * math.pi * cycles * step / 3))) for step in range(3)]
 

@@ -10,16 +10,9 @@ from typing import Any
 import pytest
 
 from tests.trainer.faults import after_backward, overflow, run_out_of_memory
-from tests.trainer.saved_runs import assert_same_checkpoint, digest, lines, untimed
+from tests.trainer.saved_runs import SHORT, digest, lines
 from trainer.cli import run_command
 
-# Six steps with dropout, stopped in the middle of them and of the log line that is being collected.
-SHORT = (
-    "model.config.attention_dropout=0.1",
-    "training.per_device_train_batch_size=4",
-    "checkpoint.save_total_limit=null",
-    "callbacks.progress=null",
-)
 SIX_STEPS = ("training.max_steps=6", "logging.logging_steps=2", "evaluation.eval_steps=3")
 STEPS = (*SIX_STEPS, "checkpoint.save_steps=3")
 BEST = (*SIX_STEPS, "checkpoint.save_strategy=best")
@@ -67,27 +60,6 @@ NEUTRAL = {
     "metrics": ("metrics.accuracy={}", "metrics.perplexity={}"),
     "searching the batch size": ("training.auto_find_batch_size=true",),
 }
-
-
-@pytest.fixture
-def resumes(train: Any, tiny: Sequence[str]) -> Callable[..., Any]:
-    """``resumes(*words)``: train, go on from the first checkpoint, and hold the two against each other."""
-
-    def stopped_and_resumed(*words: str) -> Any:
-        whole = train(*tiny, *SHORT, *words)
-        assert whole.status == 0, whole.error
-        model, told, results = digest(whole.folder / "model.safetensors"), lines(whole.folder), whole.results
-        resumed = train("resume=run/checkpoint-3")
-        assert resumed.status == 0, resumed.error
-        assert "going on from run/checkpoint-3 (step 3)" in resumed.out
-        last = whole.folder / "checkpoint-6"
-        assert_same_checkpoint(last, whole.folder / "set-aside-checkpoint-6-1")
-        assert digest(whole.folder / "model.safetensors") == model
-        assert lines(whole.folder) == told
-        assert untimed(resumed.results) == untimed(results)
-        return resumed
-
-    return stopped_and_resumed
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +132,7 @@ def test_a_size_found_before_the_stop_is_kept(
 def test_callbacks_go_on_waiting_or_are_told_to_forget(train: Any, tiny: Sequence[str]) -> None:
     never_better = ("optimizer.learning_rate=0", "training.max_steps=9")
     often = ("evaluation.eval_steps=1", "checkpoint.save_steps=1", "checkpoint.save_total_limit=null")
-    whole = train(*tiny, *never_better, *often, "callbacks.early_stopping={patience: 3}")
+    whole = train(*tiny, *never_better, *often, "callbacks.early_stopping={early_stopping_patience: 3}")
     assert whole.results["global_step"] == 4
     restored = train("resume=run/checkpoint-3")
     assert restored.results["global_step"] == 4

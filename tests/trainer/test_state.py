@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from trainer.state import EVENTS, Callbacks, TrainerCallback, TrainerControl, TrainerState
+from trainer.state import EVENTS, Callbacks, ExportableState, TrainerCallback, TrainerControl, TrainerState
 
 REFERENCE_EVENTS = {
     "on_init_end",
@@ -104,37 +105,163 @@ def test_a_control_that_an_event_returns_is_obeyed() -> None:
     assert control.should_training_stop
 
 
-def test_states_are_saved_by_class_and_position() -> None:
-    class Counts(TrainerCallback):
-        def __init__(self) -> None:
-            self.count = 0
-
-        def state(self) -> dict[str, Any]:
-            return {"count": self.count}
-
-        def load_state(self, state: dict[str, Any]) -> None:
-            self.count = state["count"]
-
-    one, two = Counts(), Counts()
-    one.count, two.count = 3, 5
-    saved = json.loads(json.dumps(callbacks(one, TrainerCallback(), two).state_dict()))
-    assert saved == {"Counts": {"count": 3}, "Counts-2": {"count": 5}}
-    fresh = [Counts(), Counts()]
-    callbacks(*fresh).load_state_dict(saved)
-    assert [callback.count for callback in fresh] == [3, 5]
-    callbacks(*fresh).load_state_dict({}), "a checkpoint without that callback changes nothing"
-    assert [callback.count for callback in fresh] == [3, 5]
-
-
-def test_the_state_survives_its_file_which_the_reference_reads(tmp_path: Path) -> None:
+def test_a_control_of_the_reference_is_obeyed_too() -> None:
     import transformers
 
-    state = TrainerState(epoch=1.5, global_step=30, log_history=[{"loss": 1.0, "step": 10}], best_metric=0.5)
-    state.save_to_json(tmp_path / "trainer_state.json")
-    assert TrainerState.load_from_json(tmp_path / "trainer_state.json") == state
-    theirs = transformers.TrainerState.load_from_json(str(tmp_path / "trainer_state.json"))
-    assert (theirs.epoch, theirs.global_step, theirs.best_metric) == (1.5, 30, 0.5)
-    assert theirs.log_history == state.log_history
+    class Asks(transformers.TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+            return transformers.TrainerControl(should_save=True, should_epoch_stop=True)
+
+    told = callbacks(Asks())
+    told("on_step_end")
+    assert dataclasses.asdict(told.control) == {
+        "should_training_stop": False,
+        "should_epoch_stop": True,
+        "should_save": True,
+        "should_evaluate": False,
+        "should_log": False,
+    }
+
+
+class Counts(TrainerCallback, ExportableState):
+    """Has a state as the reference's callbacks do."""
+
+    def __init__(self, start: int = 0) -> None:
+        self.start, self.count = start, start
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"start": self.start}, "attributes": {"count": self.count}}
+
+
+def test_states_are_saved_by_class_as_in_the_reference() -> None:
+    import transformers
+
+    one, two, alone = Counts(1), Counts(2), type("Alone", (Counts,), {})(7)
+    one.count, two.count = 3, 5
+    told = callbacks(one, TrainerCallback(), two, alone)
+    saved = json.loads(json.dumps(told.state_dict()))
+    assert saved == {
+        "Counts": [
+            {"args": {"start": 1}, "attributes": {"count": 3}},
+            {"args": {"start": 2}, "attributes": {"count": 5}},
+        ],
+        "Alone": {"args": {"start": 7}, "attributes": {"count": 7}},
+    }
+    theirs = type("Counts", (transformers.trainer_callback.ExportableState,), {"state": Counts.state})
+    members = []
+    for start, count in ((1, 3), (2, 5)):
+        members.append(theirs())
+        vars(members[-1]).update(start=start, count=count)
+    assert (
+        transformers.TrainerState(stateful_callbacks=members).stateful_callbacks["Counts"]
+        == (saved["Counts"])
+    )
+    assert TrainerState(stateful_callbacks=[one, two, alone]).stateful_callbacks == saved  # type: ignore[arg-type]
+
+
+def test_states_are_set_again_by_class_and_position() -> None:
+    fresh = [Counts(8), Counts(9)]
+    saved = {"Counts": [{"args": {}, "attributes": {"count": 3}}, {"args": {}, "attributes": {"count": 5}}]}
+    callbacks(*fresh).load_state_dict(saved)
+    assert [callback.count for callback in fresh] == [3, 5]
+    assert [callback.start for callback in fresh] == [8, 9], "what they are made with is this run's"
+    callbacks(*fresh).load_state_dict({}), "a checkpoint without that callback changes nothing"
+    callbacks(*fresh).load_state_dict({"Counts": {"attributes": {"count": 4}}})
+    assert [callback.count for callback in fresh] == [4, 5], "one was saved, there are two now"
+
+
+def test_an_attribute_that_is_called_state_is_none() -> None:
+    class Holds(TrainerCallback):
+        state = None
+
+    assert callbacks(Holds()).state_dict() == {}
+
+
+def test_a_saved_state_makes_another(tmp_path: Path) -> None:
+    made = Counts.from_state({"args": {"start": 2}, "attributes": {"count": 6}})
+    assert (made.start, made.count) == (2, 6)
+    with pytest.raises(NotImplementedError, match=r"^ExportableState has no state\(\)"):
+        ExportableState().state()
+
+
+def full_state(kind: Any) -> Any:
+    """Every field with a value that is not its default."""
+    return kind(
+        epoch=1.5,
+        global_step=30,
+        max_steps=60,
+        logging_steps=10,
+        eval_steps=15,
+        save_steps=30,
+        train_batch_size=4,
+        num_train_epochs=3,
+        num_input_tokens_seen=12345,
+        total_flos=1e15,
+        log_history=[{"loss": 1.0, "step": 10, "epoch": 0.5}],
+        best_metric=0.5,
+        best_global_step=15,
+        best_model_checkpoint="checkpoint-15",
+        is_local_process_zero=False,
+        is_world_process_zero=False,
+        is_hyper_param_search=True,
+        trial_name="one",
+        trial_params={"learning_rate": 0.1},
+        stateful_callbacks={"Counts": {"args": {}, "attributes": {"count": 1}}},
+    )
+
+
+@pytest.mark.parametrize("ours_writes", [True, False])
+def test_a_file_of_either_is_read_by_the_other(ours_writes: bool, tmp_path: Path) -> None:
+    import transformers
+
+    kinds = (TrainerState, transformers.TrainerState)
+    writer, reader = kinds if ours_writes else reversed(kinds)
+    file = str(tmp_path / "trainer_state.json")
+    full_state(writer).save_to_json(file)
+    read = reader.load_from_json(file)
+    assert dataclasses.asdict(read) == dataclasses.asdict(full_state(reader))
+    assert dataclasses.asdict(read) == dataclasses.asdict(full_state(writer))
+    defaults = dataclasses.asdict(writer())
+    assert all(value != defaults[name] for name, value in dataclasses.asdict(read).items())
+
+
+def test_nothing_given_is_nothing_there() -> None:
+    state = TrainerState(log_history=None, stateful_callbacks=None)  # type: ignore[arg-type]
+    assert (state.log_history, state.stateful_callbacks) == ([], {})
+    assert TrainerState(0.5, 3).global_step == 3, "by position, as programs may write it"
+
+
+@pytest.mark.parametrize("max_steps", [1, 37, 1000])
+@pytest.mark.parametrize("every", [0.1, 0.33, 1, 7, 500.0])
+def test_how_often_is_counted_as_by_the_reference(every: float, max_steps: int) -> None:
+    import transformers
+
+    args = SimpleNamespace(logging_steps=every, eval_steps=None, save_steps=2 * every)
+    states = TrainerState(eval_steps=3), transformers.TrainerState(eval_steps=3)
+    for state in states:
+        state.compute_steps(args, max_steps)
+    assert states[0].to_dict() == dataclasses.asdict(states[1])
+
+
+def test_it_takes_over_what_the_trainer_knows() -> None:
+    import transformers
+
+    trial = SimpleNamespace(params={"learning_rate": 0.1}, number=4)
+    trainer = SimpleNamespace(
+        is_local_process_zero=lambda: True,
+        is_world_process_zero=lambda: False,
+        hp_name=lambda trial: f"trial {trial.number}",
+        _trial=None,
+    )
+    states = TrainerState(), transformers.TrainerState()
+    for state in states:
+        state.init_training_references(trainer, 60, 3, None)
+    assert states[0].to_dict() == dataclasses.asdict(states[1])
+    states[0].init_training_references(trainer, 60, 3, trial)
+    assert (states[0].trial_name, states[0].trial_params) == ("trial 4", {"learning_rate": 0.1})
+    trainer.hp_name = None
+    states[0].init_training_references(trainer, 60, 3, {"learning_rate": 0.2})
+    assert states[0].trial_params == {"learning_rate": 0.2}, "a backend whose trials are mappings"
 
 
 def test_fields_are_the_references() -> None:

@@ -21,7 +21,7 @@ from conf.compose import RECIPES
 from trainer.cli import run_command
 from trainer.config import RunConfig
 from trainer.evaluator import Evaluator
-from trainer.sweep import compared
+from trainer.sweeps.comparison import compared
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINED = (
@@ -330,7 +330,7 @@ def test_models_are_ranked_by_a_sweep(run: Path, train: Any, tmp_path: Path) -> 
     ledger = [json.loads(line) for line in Path("sweep/sweep.jsonl").read_text().splitlines()]
     assert [line["metric"] for line in ledger] == [line["eval_loss"] for line in ledger]
     shown = [line.split() for line in done.out.splitlines()]
-    assert shown[-4] == ["rank", "job", "eval_loss", "overrides"]
+    assert shown[-4] == ["rank", "job", "eval_loss", "differences"]
     assert shown[-3][:2] == ["1", "1"], "the model as it was trained"
 
 

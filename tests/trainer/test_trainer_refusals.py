@@ -67,8 +67,7 @@ WRONG: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
     "plateau": (
         {"optimizers": (None, PLATEAU(torch.optim.SGD(Classifier().parameters())))},
         {},
-        "optimizers: a ReduceLROnPlateau follows evaluations, which is not supported yet; give a schedule "
-        "that follows steps.",
+        "optimizers: a ReduceLROnPlateau follows evaluations, and there are none; set eval_strategy.",
     ),
     "no function": (
         {"compute_metrics": 3},
@@ -131,8 +130,6 @@ def test_what_a_training_cannot_use_is_refused(tmp_path: Path, rows: Rows) -> No
         ConfigError, match=r"^label_smoothing_factor: it spreads one right class over the others"
     ):
         Trainer(model=multi, args=arguments(tmp_path, label_smoothing_factor=0.1))
-    with pytest.raises(ConfigError, match=r"^trial: a search over hyperparameters is not supported yet"):
-        Trainer(model=Classifier(), args=arguments(tmp_path), train_dataset=rows).train(trial=object())
     frozen = Classifier().requires_grad_(False)
     with pytest.raises(ConfigError, match=r"^model: none of its parameters requires a gradient"):
         trained(tmp_path / "frozen", frozen)

@@ -72,11 +72,11 @@ def _wrong_makers(trainer: Any, model: Any) -> Iterator[str]:
         yield "optimizers: they are of another model than model_init makes; leave one of them out."
     if trainer.optimizer_cls_and_kwargs is not None and trainer.optimizer is not None:
         yield "optimizer_cls_and_kwargs: given together with optimizers; leave one of them out."
-    if isinstance(trainer.lr_scheduler, ReduceLROnPlateau):
-        yield (
-            "optimizers: a ReduceLROnPlateau follows evaluations, which is not supported yet; give a "
-            "schedule that follows steps."
-        )
+    if (
+        isinstance(trainer.lr_scheduler, ReduceLROnPlateau)
+        and trainer.config.evaluation.eval_strategy == "no"
+    ):
+        yield "optimizers: a ReduceLROnPlateau follows evaluations, and there are none; set eval_strategy."
 
 
 def idle_beside_brought(trainer: Any) -> Iterator[str]:

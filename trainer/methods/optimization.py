@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from conf.errors import ConfigError
 from conf.plugins import thing_of
 from trainer.arguments import run_config
 from trainer.optimizers import CATALOG as OPTIMIZERS
-from trainer.optimizers.torch import decays, parameter_groups
+from trainer.optimizers.builder import ByClass
+from trainer.optimizers.groups import decays, parameter_groups
+from trainer.optimizers.options import OptimizerOptions
 from trainer.schedules import CATALOG as SCHEDULES
-from trainer.schedules import Factor, FactorRates, Rates, SteppedRates
+from trainer.schedules import FactorRates, PlateauRates, Rates, SteppedRates
 
 
 class OptimizationMethods:
@@ -39,7 +41,7 @@ class OptimizationMethods:
         """Unless one was given, over the trainable parameters, norms and biases without decay."""
         if self.optimizer is None:
             section = self.config.optimizer
-            groups = self._groups(section.weight_decay)
+            groups = self._groups(section.options)
             chosen = self.optimizer_cls_and_kwargs
             if chosen is None and _overridden(self, "get_optimizer_cls_and_kwargs"):
                 chosen = self.get_optimizer_cls_and_kwargs(self.args, self.model)
@@ -57,17 +59,21 @@ class OptimizationMethods:
         was given or comes from an override.
         """
         if self.lr_scheduler is None:
-            self.lr_scheduler = LambdaLR(optimizer or self.optimizer, self._factor(num_training_steps))
+            rates = self._rates(optimizer or self.optimizer, num_training_steps)
+            is_factor = isinstance(rates, FactorRates)
+            self.lr_scheduler = LambdaLR(rates.optimizer, rates.factor) if is_factor else rates.scheduler
         return self.lr_scheduler
 
     @staticmethod
-    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[type, dict[str, Any]]:
-        """The optimizer's class and its options that training arguments ask for."""
+    def get_optimizer_cls_and_kwargs(args: Any, model: Any = None) -> tuple[Any, dict[str, Any]]:
+        """The optimizer's class, or a function, and its options that training arguments ask for."""
         section = run_config(args)[0].optimizer
-        probe = [{"params": [nn.Parameter(torch.zeros(1))], "param_names": ["probe"]}]
-        made = thing_of(OPTIMIZERS, section.name, "optimizer.name")(section.options, probe)
-        taken = inspect.signature(type(made)).parameters.keys() - {"weight_decay"}
-        return type(made), {name: value for name, value in made.defaults.items() if name in taken}
+        make = thing_of(OPTIMIZERS, section.name, "optimizer.name")
+        return (
+            make.choose(section.options)
+            if isinstance(make, ByClass)
+            else (partial(make, section.options), {})
+        )
 
     def get_decay_parameter_names(self, model: nn.Module) -> list[str]:
         """The parameters that weight decay is applied to: all but norms and biases."""
@@ -102,24 +108,23 @@ class OptimizationMethods:
         optimizer = self._made_optimizer()
         if whole or self.lr_scheduler is not None or _overridden(self, "create_scheduler"):
             self.lr_scheduler = self.create_scheduler(max_steps, optimizer) or self.lr_scheduler
-            rates: Rates = SteppedRates(self.lr_scheduler)
+            follows_evaluations = isinstance(self.lr_scheduler, ReduceLROnPlateau)
+            rates: Rates = (PlateauRates if follows_evaluations else SteppedRates)(self.lr_scheduler)
         else:
-            for group in optimizer.param_groups:
-                group.setdefault("initial_lr", group["lr"])
-            self.lr_scheduler = rates = FactorRates(optimizer, self._factor(max_steps))
+            self.lr_scheduler = rates = self._rates(optimizer, max_steps)
         made = self.optimizer, self.lr_scheduler
         self.made_optimizers = made[0] if before[0] is None else None, made[1] if before[1] is None else None
         _name_parameters(optimizer, self.model, names)
         return rates
 
-    def _factor(self, max_steps: int) -> Factor:
+    def _rates(self, optimizer: torch.optim.Optimizer, max_steps: int) -> Any:
         section = self.config.schedule
-        return thing_of(SCHEDULES, section.name, "schedule.name")(section.options, max_steps=max_steps)
+        return thing_of(SCHEDULES, section.name, "schedule.name")(section.options, optimizer, max_steps)
 
-    def _groups(self, weight_decay: float) -> list[dict[str, Any]]:
+    def _groups(self, options: OptimizerOptions) -> list[dict[str, Any]]:
         names = {name: name for name, _ in self.model.named_parameters()}
         wanted = set(self.get_decay_parameter_names(self.model))
-        groups = parameter_groups(self.model, names, weight_decay, decayed=wanted)
+        groups = parameter_groups(self.model, names, options, decayed=wanted)
         if not groups:
             raise ConfigError("model: none of its parameters requires a gradient; there is nothing to train.")
         return groups

@@ -26,7 +26,8 @@ class ProgramRun(Run):
         self.trainer.log(dict(values))
 
     def evaluate(self, *, counts: bool = True) -> dict[str, float]:
-        metrics = self.trainer.evaluate(ignore_keys=self.trainer.ignored_in_training)
+        with self.averaged():
+            metrics = self.trainer.evaluate(ignore_keys=self.trainer.ignored_in_training)
         self.note(metrics, counts=counts)
         return metrics
 

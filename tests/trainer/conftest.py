@@ -1,0 +1,31 @@
+"""Shared by the tests of resuming."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+
+from tests.trainer.saved_runs import SHORT, assert_same_checkpoint, digest, lines, untimed
+
+
+@pytest.fixture
+def resumes(train: Any, tiny: Sequence[str]) -> Callable[..., Any]:
+    """``resumes(*words)``: train, go on from the first checkpoint, and hold the two against each other."""
+
+    def stopped_and_resumed(*words: str) -> Any:
+        whole = train(*tiny, *SHORT, *words)
+        assert whole.status == 0, whole.error
+        model, told, results = digest(whole.folder / "model.safetensors"), lines(whole.folder), whole.results
+        resumed = train("resume=run/checkpoint-3")
+        assert resumed.status == 0, resumed.error
+        assert "going on from run/checkpoint-3 (step 3)" in resumed.out
+        last = whole.folder / "checkpoint-6"
+        assert_same_checkpoint(last, whole.folder / "set-aside-checkpoint-6-1")
+        assert digest(whole.folder / "model.safetensors") == model
+        assert lines(whole.folder) == told
+        assert untimed(resumed.results) == untimed(results)
+        return resumed
+
+    return stopped_and_resumed
