@@ -1,0 +1,1 @@
+"""What a run or a sweep came to, as one HTML file that opens anywhere, without a network."""
