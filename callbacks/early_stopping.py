@@ -2,64 +2,58 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conf.errors import ConfigError
-from conf.plugins import nearest
+from callbacks.watched_metric import WatchedMetric, gain
 from trainer.state import TrainerCallback, TrainerControl, TrainerState
 
 
-@dataclass(kw_only=True)
+@dataclass
 class EarlyStoppingCallback(TrainerCallback):
-    """Stops after ``patience`` evaluations in a row that were not better than the best by over ``threshold``.
+    """Stops after ``early_stopping_patience`` evaluations in a row that were not better than the best.
 
-    Of several sets that are evaluated one by one, the one counts whose results have the metric. The wait is
-    saved with each checkpoint. Raises ``ConfigError`` in a training without evaluations, or where none of the
-    sets has the metric. Reference: main_classes/callback.
+    Better is better by more than ``early_stopping_threshold``. The wait is saved with each checkpoint. Raises
+    ``ConfigError`` in a training without evaluations, or where no evaluated set has the metric. Reference:
+    main_classes/callback.
     """
 
-    patience: int = 1
-    threshold: float = 0.0
+    early_stopping_patience: int = 1
+    early_stopping_threshold: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.patience < 1:
-            raise ValueError(f"patience: at least 1 is wanted, {self.patience} was given.")
-        self._waited = 0
-        self._without: list[Mapping[str, Any]] = []  # results in a row that lack the metric
+        if (patience := self.early_stopping_patience) < 1:
+            raise ValueError(f"early_stopping_patience: at least 1 is wanted, {patience} was given.")
+        self.early_stopping_patience_counter = 0
+        self._metric = WatchedMetric("early stopping")
 
     def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        self._without = []
-        if args.eval_strategy == "no":
-            raise ConfigError(
-                "callbacks: early stopping goes by evaluation results, and there are none; set eval_strategy."
-            )
+        self._metric.begin(args)
 
     def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        metrics, name = kwargs["metrics"], f"eval_{args.metric_for_best_model.removeprefix('eval_')}"
-        if name not in metrics:
-            self._miss(name, metrics, kwargs.get("eval_dataloader"))
+        value = self._metric.value(args, kwargs["metrics"], kwargs.get("eval_dataloader"))
+        if value is None:
             return
-        self._without = []
-        value, best = metrics[name], state.best_metric
-        gain = None if best is None else (value - best if args.greater_is_better else best - value)
-        self._waited = 0 if gain is None or gain > self.threshold else self._waited + 1
-        if self._waited >= self.patience:
+        self.check_metric_value(args, state, control, value)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
             control.should_training_stop = True
 
-    def _miss(self, name: str, metrics: Mapping[str, Any], sets: Any) -> None:
-        """Wait for the results of the next set, unless this was the last."""
-        self._without.append(metrics)
-        if len(self._without) >= (len(sets) if isinstance(sets, Mapping) else 1):
-            known = {key for results in self._without for key in results}
-            raise ConfigError(
-                f"evaluation.metric_for_best_model: early stopping goes by {name!r}, and no evaluation gave "
-                f"it; {nearest(name, known)}"
-            )
+    def check_metric_value(
+        self, args: Any, state: TrainerState, control: TrainerControl, metric_value: float
+    ) -> None:
+        """Begin to wait anew, or wait longer."""
+        better_by = gain(args, metric_value, state.best_metric)
+        if better_by is None or better_by > self.early_stopping_threshold:
+            self.early_stopping_patience_counter = 0
+        else:
+            self.early_stopping_patience_counter += 1
 
     def state(self) -> dict[str, Any]:
-        return {"waited": self._waited}
-
-    def load_state(self, state: dict[str, Any]) -> None:
-        self._waited = state["waited"]
+        """Under the reference's names, so that either can go on where the other was."""
+        return {
+            "args": {
+                "early_stopping_patience": self.early_stopping_patience,
+                "early_stopping_threshold": self.early_stopping_threshold,
+            },
+            "attributes": {"early_stopping_patience_counter": self.early_stopping_patience_counter},
+        }

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 from conf import logging
@@ -14,15 +15,20 @@ from trainer.state import TrainerCallback, TrainerControl, TrainerState
 _SECONDS_BETWEEN = 0.1  # redraws of the line
 
 
-@dataclass(kw_only=True)
+@dataclass
 class ProgressCallback(TrainerCallback):
     """Shows step, loss, learning rate, tokens a second and the time left; only the main process speaks.
 
     ``disable_tqdm``, or ``conf.logging.disable_progress_bar()``, silences the line; evaluation results are
-    still shown.
+    still shown. A result that is a text of more than ``max_str_len`` characters is not shown, only its
+    length. Reference: main_classes/callback.
     """
 
+    max_str_len: int = 100
+
     def __post_init__(self) -> None:
+        if self.max_str_len < 0:
+            raise ValueError(f"max_str_len: a number of characters is wanted, {self.max_str_len} was given.")
         self._start = (0.0, 0, 0)  # time, step and tokens when the training began
         self._drawn = 0.0
         self._last: dict[str, Any] = {}
@@ -43,7 +49,7 @@ class ProgressCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         if any(name.startswith("eval_") for name in logs):
-            self._say(_table(logs))
+            self._say(_table(logs, self.max_str_len))
         elif "loss" in logs:
             self._last = dict(logs)
             if not _shown(args):
@@ -92,11 +98,20 @@ def _shown(args: Any) -> bool:
     return not args.disable_tqdm and logging.is_progress_bar_enabled()
 
 
-def _table(logs: Mapping[str, Any]) -> str:
+def _table(logs: Mapping[str, Any], max_str_len: int) -> str:
     rows = {name.removeprefix("eval_"): value for name, value in logs.items() if name.startswith("eval_")}
     width = max(map(len, rows))
     title = f"evaluation at step {logs['step']}"
-    return "\n".join([title, *(f"  {name:<{width}}  {value:.6g}" for name, value in rows.items())])
+    texts = {name: _text(value, max_str_len) for name, value in rows.items()}
+    return "\n".join([title, *(f"  {name:<{width}}  {text}" for name, text in texts.items())])
+
+
+def _text(value: Any, max_str_len: int) -> str:
+    """A result to be read: a number in six digits, of a long text its length."""
+    if isinstance(value, Real):
+        return f"{float(value):.6g}"
+    text = str(value)
+    return text if len(text) <= max_str_len else f"(a text of {len(text)} characters)"
 
 
 def _time(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""A few sampled replies at the end of the training, to see with one's own eyes what was learned."""
+"""A few sampled replies, to see with one's own eyes what was learned."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from trainer.state import TrainerCallback, TrainerControl, TrainerState
 
 @dataclass(kw_only=True)
 class SamplesCallback(TrainerCallback):
-    """Answers each of ``prompts`` with up to ``max_new_tokens`` tokens, drawn from a generator of its own.
+    """Answers each of ``prompts`` with up to ``max_new_tokens`` tokens, at the end of the training.
 
+    With ``every_evaluation`` also after each evaluation on the way, by the weights as they are then; nothing
+    of the training changes by it, as each reply is drawn from a generator of its own, seeded with ``seed``.
     Where the tokenizer has a chat template a prompt is a user's message, else the beginning of a text.
     ``temperature`` 0 takes the likeliest token each time.
     """
@@ -22,14 +24,27 @@ class SamplesCallback(TrainerCallback):
     temperature: float = 0.7
     top_p: float = 0.95
     seed: int = 0
+    every_evaluation: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens: at least 1 is wanted, {self.max_new_tokens} was given.")
+        if self.temperature < 0:
+            raise ValueError(f"temperature: at least 0 is wanted, {self.temperature} was given.")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p: more than 0 and at most 1 is wanted, {self.top_p} was given.")
+
+    def on_evaluate(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        if self.every_evaluation and state.is_world_process_zero and self.prompts:
+            self._show(f"samples at step {state.global_step}", kwargs["model"], kwargs["processing_class"])
 
     def on_train_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        if not state.is_world_process_zero or not self.prompts or state.global_step < state.max_steps:
-            return
-        for prompt in self.prompts:
-            reply = self.reply(prompt, kwargs["model"], kwargs["processing_class"])
-            sys.stdout.write(f"\n> {prompt}\n{reply}\n")
-        sys.stdout.write("\n")
+        if state.is_world_process_zero and self.prompts and state.global_step >= state.max_steps:
+            self._show("", kwargs["model"], kwargs["processing_class"])
+
+    def _show(self, title: str, model: Any, tokenizer: Any) -> None:
+        replies = (f"> {prompt}\n{self.reply(prompt, model, tokenizer)}\n" for prompt in self.prompts)
+        sys.stdout.write("\n".join([title, *replies, ""]))
         sys.stdout.flush()
 
     def reply(self, prompt: str, model: Any, tokenizer: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from types import SimpleNamespace
 from typing import Any
@@ -37,7 +38,7 @@ def test_it_stops_when_the_reference_does(patience: int, threshold: float, great
     for _ in range(200):
         values = [round(draw.uniform(0, 1), 1) for _ in range(12)]
         theirs = transformers.EarlyStoppingCallback(patience, threshold)
-        ours = EarlyStoppingCallback(patience=patience, threshold=threshold)
+        ours = EarlyStoppingCallback(patience, threshold)
         wanted = stops_at(theirs, values, greater=greater)
         assert stops_at(ours, values, greater=greater) == wanted, values
         seen.add(wanted)
@@ -45,16 +46,43 @@ def test_it_stops_when_the_reference_does(patience: int, threshold: float, great
 
 
 def test_a_metric_that_is_not_a_number_is_no_improvement() -> None:
-    callback = EarlyStoppingCallback(patience=2)
+    callback = EarlyStoppingCallback(2)
     assert stops_at(callback, [1.0, float("nan"), float("nan")], greater=False) == 2
 
 
-def test_its_wait_is_its_state() -> None:
-    first, second = EarlyStoppingCallback(patience=3), EarlyStoppingCallback(patience=3)
-    assert stops_at(first, [1.0, 2.0, 2.0], greater=False) is None
-    assert first.state() == {"waited": 2}
-    second.load_state(first.state())
-    assert second.state() == {"waited": 2}
+@pytest.mark.parametrize("ours", [True, False], ids=["saved here", "saved there"])
+def test_either_goes_on_with_the_state_of_the_other(ours: bool) -> None:
+    kinds = (EarlyStoppingCallback, transformers.EarlyStoppingCallback)
+    first, second = kinds if ours else reversed(kinds)
+    waiting = first(3, 0.25)
+    assert stops_at(waiting, [1.0, 2.0, 2.0], greater=False) is None
+    saved = json.loads(json.dumps(waiting.state()))
+    assert saved == {
+        "args": {"early_stopping_patience": 3, "early_stopping_threshold": 0.25},
+        "attributes": {"early_stopping_patience_counter": 2},
+    }
+    control = TrainerControl()
+    told: Any = (SimpleNamespace(metric_for_best_model="score", greater_is_better=False), TrainerState())
+    told[1].best_metric = 1.0
+    resumed = made_of(second, saved)
+    assert resumed.state() == saved
+    resumed.on_evaluate(*told, control, metrics={"eval_score": 2.0})
+    assert control.should_training_stop
+
+
+def made_of(kind: type, saved: dict[str, Any]) -> Any:
+    """As the reference makes a callback again: from ``args``, then ``attributes``."""
+    made = kind(**saved["args"])
+    vars(made).update(saved["attributes"])
+    return made
+
+
+def test_a_subclass_that_judges_otherwise_is_heard() -> None:
+    class Patient(EarlyStoppingCallback):
+        def check_metric_value(self, args: Any, state: Any, control: Any, metric_value: float) -> None:
+            self.early_stopping_patience_counter = int(metric_value > 5)
+
+    assert stops_at(Patient(), [1.0, 2.0, 3.0, 6.0, 1.0], greater=False) == 3
 
 
 def evaluated(callback: Any, name: str | None, *results: dict[str, float], sets: Any = None) -> bool:
@@ -70,9 +98,15 @@ def test_of_several_sets_the_one_counts_that_has_the_metric() -> None:
     first, second = {"eval_a_loss": 1.0}, {"eval_b_loss": 1.0}
     sets = {"a": [], "b": []}
     assert evaluated(EarlyStoppingCallback(), "b_loss", first, second, sets=sets)
-    assert not evaluated(EarlyStoppingCallback(patience=2), "b_loss", first, second, first, sets=sets)
+    assert not evaluated(EarlyStoppingCallback(2), "b_loss", first, second, first, sets=sets)
     assert evaluated(
-        EarlyStoppingCallback(patience=2), "eval_a_loss", first, second, first, second, sets=sets
+        EarlyStoppingCallback(2),
+        "eval_a_loss",
+        first,
+        second,
+        first,
+        second,
+        sets=sets,
     )
 
 
@@ -102,5 +136,5 @@ def test_a_training_without_evaluations_has_nothing_to_stop_on() -> None:
 
 
 def test_patience_is_at_least_one() -> None:
-    with pytest.raises(ValueError, match=r"^patience: at least 1 is wanted, 0 was given\.$"):
-        EarlyStoppingCallback(patience=0)
+    with pytest.raises(ValueError, match=r"^early_stopping_patience: at least 1 is wanted, 0 was given\.$"):
+        EarlyStoppingCallback(early_stopping_patience=0)

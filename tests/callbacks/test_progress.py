@@ -84,3 +84,22 @@ def test_other_ranks_are_silent(terminal: bool, monkeypatch: Any, capsys: Any) -
 )
 def test_times(seconds: float, text: str) -> None:
     assert _time(seconds) == text
+
+
+def test_long_texts_among_the_results_are_not_shown(capsys: Any) -> None:
+    told: Any = (SimpleNamespace(disable_tqdm=False), TrainerState(), TrainerControl())
+    logs = {"step": 5, "eval_loss": 1.5, "eval_report": "abcdef", "eval_counts": [1, 2]}
+    ProgressCallback(6).on_log(*told, logs=logs)
+    assert capsys.readouterr().err.splitlines()[1:] == [
+        "  loss    1.5",
+        "  report  abcdef",
+        "  counts  [1, 2]",
+    ]
+    ProgressCallback(max_str_len=5).on_log(*told, logs=logs)
+    assert "  report  (a text of 6 characters)" in capsys.readouterr().err
+    assert ProgressCallback().max_str_len == 100
+
+
+def test_a_length_is_no_less_than_nothing() -> None:
+    with pytest.raises(ValueError, match=r"^max_str_len: a number of characters is wanted, -1 was given"):
+        ProgressCallback(-1)
