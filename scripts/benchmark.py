@@ -17,7 +17,7 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from scripts.benchmarks import cli, head, overhead, packing, start, throughput  # noqa: E402
+from scripts.benchmarks import cli, galore, head, overhead, packing, start, sweep, throughput  # noqa: E402
 from scripts.benchmarks.table import Result, Skipped, render  # noqa: E402
 
 Measure = Callable[[int], Sequence[Result | Skipped]]
@@ -28,6 +28,8 @@ ROWS: dict[str, tuple[Measure, int]] = {  # name -> how it is measured, and in h
     "head": (head.measure, 5),
     "throughput": (throughput.measure, 3),
     "packing": (packing.measure, 5),
+    "galore": (galore.measure, 2),
+    "sweep": (sweep.measure, 1),
     "cli": (cli.measure, 9),
 }
 
