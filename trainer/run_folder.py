@@ -42,7 +42,7 @@ FIXED = (
 FREE = ("data.cache_dir", "data.dataloader_", "data.max_truncated", "data.check_rows")
 # What only says how this start was asked for, and is no part of what the run is.
 PASSING = ("output_dir", "resume", "check", "show", "task")
-UNCOMPARED = (*PASSING, "hub", "data.test")
+UNCOMPARED = (*PASSING, "hub", "data.test", "sweep")
 
 
 @dataclass(frozen=True, kw_only=True)

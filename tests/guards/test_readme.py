@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from conf import compose
 from conf.errors import CheckpointError, ConfigError
@@ -80,6 +81,23 @@ def test_every_command_composes_and_decodes(
 def _block(kind: str, first: str) -> str:
     (found,) = (block for name, block in FENCED if name == kind and block.startswith(first))
     return found
+
+
+PARTS = [block for kind, block in FENCED if kind == "yaml" and not block.startswith("# @package")]
+
+
+@pytest.mark.parametrize("part", PARTS, ids=lambda part: part.partition(":")[0])
+def test_parts_of_a_recipe_train(part: str, train: Any, tiny: Sequence[str], tmp_path: Path) -> None:
+    recipe = (compose.RECIPES / "sft_llama.yaml").read_text(encoding="utf-8")
+    content = yaml.load(recipe, yaml.CSafeLoader)
+    for section, values in yaml.safe_load(part).items():
+        content[section] = {**content.get(section, {}), **values}
+    (tmp_path / "recipe").mkdir()
+    text = f"# @package _global_\n{yaml.safe_dump(content, sort_keys=False)}"
+    (tmp_path / "recipe/part.yaml").write_text(text, encoding="utf-8")
+    trackers = "logging.report_to=[tensorboard]"  # those that need no account
+    done = train("--config-dir", str(tmp_path), "+recipe=part", *tiny[1:], trackers, "callbacks.wandb=null")
+    assert done.status == 0, done.error
 
 
 def test_the_recipe_decodes(tmp_path: Path) -> None:

@@ -109,7 +109,6 @@ def test_a_search_that_is_stopped_goes_on_where_it_was(tiny: Sequence[str], tmp_
     assert pruned
     for line in pruned:
         assert line["step"] < 4
-        assert not (tmp_path / line["folder"] / "all_results.json").exists()
         assert list((tmp_path / line["folder"]).glob("checkpoint-*")), "it saved"
 
 
@@ -135,6 +134,9 @@ class Fake:
             raise outcome
         if isinstance(outcome, Ended):
             return outcome
+        (folder / "metrics.jsonl").write_text(json.dumps({"step": 1, **outcome}) + "\n")
+        if (watch := options.get("watch")) is not None:
+            watch({"step": 1, **outcome})
         best = {"metric_name": "eval_loss", "metric": outcome["eval_loss"], "greater_is_better": False}
         (folder / "all_results.json").write_text(json.dumps({**outcome, **best}))
         return Ended(status=0)
@@ -188,6 +190,24 @@ def test_a_job_that_finished_just_before_the_kill_is_only_written_down(fake: Fak
     fake.begun = []
     assert [line["job"] for line in swept("resume=auto")] == [0, 1, 2]
     assert fake.begun == []
+
+
+def test_a_job_that_finished_where_it_was_to_be_ended_early_counts_as_such(fake: Fake, swept: Any) -> None:
+    """Whether a job or the look at it is quicker must not matter, nor a kill in between."""
+    words = ("sweep.pruner={name: median, n_startup_trials: 1}",)
+    swept(*words, seeds="1,2")
+    ledger = Path("s/sweep.jsonl")
+    ledger.write_text(ledger.read_text().splitlines(keepends=True)[0])
+    study = Path("s/study.jsonl")  # without what it was told of the second job
+    study.write_text("".join(study.read_text().splitlines(keepends=True)[:-1]))
+    Path("s/1/metrics.jsonl").write_text('{"step": 1, "eval_loss": 7.0}\n{"step": 2, "eval_loss": 1.0}\n')
+    fake.begun = []
+    lines = swept(*words, "resume=auto", seeds="1,2")
+    assert fake.begun == []
+    assert [(line["job"], line["status"], line.get("step")) for line in lines] == [
+        (0, 0, None),
+        (1, "pruned", 1),
+    ]
 
 
 def test_a_job_without_a_state_to_go_on_from_begins_again(fake: Fake, swept: Any) -> None:

@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -78,7 +78,8 @@ def run(
                 errors.passes_on = pruned_at is None  # how to go on with it is of no use then
                 process.terminate()
                 asked = True
-            time.sleep(SECONDS_BETWEEN)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(SECONDS_BETWEEN)
     finally:
         if process.poll() is None:  # a second Ctrl-C
             process.kill()
@@ -87,6 +88,12 @@ def run(
     if pruned_at is not None or status == 0:
         return Ended(status=status, pruned_at=pruned_at)
     return Ended(status=status, stopped=asked, error=errors.last)
+
+
+def finished(folder: Path, watch: Watch | None = None) -> Ended:
+    """A job that came to its end before, looked at as if it were running."""
+    lines = Lines(folder / METRICS).new()
+    return Ended(status=0, pruned_at=None if watch is None else next(filter(watch, lines), None))
 
 
 def command(words: Sequence[str], folder: Path) -> list[str]:

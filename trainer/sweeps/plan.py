@@ -60,10 +60,12 @@ def planned(words: Sequence[str], plugins: Sequence[str] = ()) -> Plan:
     flags, overrides = compose.split(words)
     asked = space.read(overrides)
     resume, own = _resume(asked.own)
-    config, given = _decoded([[*flags, *asked.words(values), *own] for values in asked.corners()])
+    corners = [[*flags, *asked.words(values), *own] for values in asked.corners()]
+    config, given = _decoded(corners)
     sampler = _sampler(asked, config.sweep, given)
     if sampler == "grid":
-        _decoded([[*flags, *asked.words(values), *own] for values in asked.grid()])
+        combinations = ([*flags, *asked.words(values), *own] for values in asked.grid())
+        _decoded([corners[0], *(words for words in combinations if words not in corners)])
     _refuse(config)
     metrics = compared_by(config)
     if sampler != "grid" or config.sweep.prunes:

@@ -89,14 +89,15 @@ class Sweep:
         folder = plan.folder / str(job.number)
         own = plan.space.words(job.values)
         _say(f"job {job.number}: {' '.join(map(redacted, own))}")
+        watch = chooser.watch(job)
         if plan.resume and (folder / run_folder.RESULTS).is_file():
-            ended = jobs.Ended(status=0)  # it finished, and the sweep was killed before it wrote that down
+            ended = jobs.finished(folder, watch)  # and the sweep was killed before it wrote that down
         else:
             ended = jobs.run(
                 [*plan.flags, *own, *plan.plugins, *self._taken_up(folder)],
                 folder,
                 interrupt=interrupt,
-                watch=chooser.watch(job),
+                watch=watch,
                 keep_open=[ledger.descriptor],
             )
         if ended.stopped:
