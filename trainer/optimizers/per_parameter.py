@@ -31,7 +31,7 @@ class PerParameterOptimizer(torch.optim.Optimizer):
 
     def update(self, parameter: Tensor, grad: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
         """Change ``parameter`` in place; ``state`` is its own and holds tensors and plain values only."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} does not say how a parameter is updated.")
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         super().add_param_group(param_group)

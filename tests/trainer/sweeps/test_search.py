@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from conf.decode import decode
 from conf.errors import CheckpointError, ConfigError
 from trainer.sweeps.choosers import Job
-from trainer.sweeps.options import NEEDS, SweepSection
+from trainer.sweeps.options import SweepSection
 from trainer.sweeps.search import Search, refuse
 from trainer.sweeps.space import read
 from trainer.sweeps.studies import STUDY, distribution, make_pruner, make_sampler
@@ -55,8 +55,6 @@ def carried_out(jobs: Iterator[Job], search: Search, count: int = 100) -> list[d
 
 @pytest.mark.parametrize("sampler", ["random", "tpe", "nsgaii", "cmaes", "qmc", "grid"])
 def test_a_search_that_was_killed_chooses_what_it_would_have_chosen(sampler: str, tmp_path: Path) -> None:
-    if sampler in NEEDS and NEEDS[sampler].is_missing:
-        pytest.skip(f"{NEEDS[sampler].module} is not installed")
     words = NUMBERS if sampler == "cmaes" else ("x=1,2,3", "z=u,v") if sampler == "grid" else SPACE
     options: dict[str, Any] = {"sampler": sampler, "n_trials": 16}
     folders = [tmp_path / name for name in ("whole", "killed")]
