@@ -217,7 +217,7 @@ def kill_again_and_again(folder: Path, times: int) -> None:
 
 
 def test_kills_at_random_moments(tmp_path: Path) -> None:
-    kill_again_and_again(tmp_path, times=6)
+    kill_again_and_again(tmp_path, times=3)
 
 
 @pytest.mark.stress
