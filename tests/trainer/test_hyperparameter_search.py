@@ -403,6 +403,7 @@ best = trainer.hyperparameter_search(rates, loss, n_trials=5, sampler=seeded(2),
 """
 
 
+@pytest.mark.stress  # real processes, twenty seconds
 def test_two_processes_search_as_one(tmp_path: Path) -> None:
     script = tmp_path / "two.py"
     script.write_text(TWO)

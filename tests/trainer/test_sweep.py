@@ -67,6 +67,7 @@ def test_two_jobs_of_which_one_explodes_and_ends_alone(
     assert 'href="./1/report.html"' in (tmp_path / "sweep" / "leaderboard.html").read_text()
 
 
+@pytest.mark.stress  # real processes, twenty seconds
 def test_a_search_that_is_stopped_goes_on_where_it_was(tiny: Sequence[str], tmp_path: Path) -> None:
     """And comes to the same results as one that ran through; jobs that do badly are ended early."""
     command = [

@@ -273,6 +273,7 @@ def test_a_model_is_written_with_its_processor(train: Any, tiny: Sequence[str], 
         assert (tmp_path / "kept" / name).read_bytes() == (done.folder / name).read_bytes()
 
 
+@pytest.mark.stress  # real processes, twenty seconds
 def test_four_at_once_change_nothing_and_go_on_after_a_resume(
     train: Any, train_in_process_of_its_own: Any, tiny: Sequence[str], tmp_path: Path
 ) -> None:
