@@ -9,11 +9,10 @@ from typing import Any
 from callbacks.watched_metric import WatchedMetric, gain
 from conf import logging
 from conf.errors import CheckpointError
-from trainer.manifest import Manifest, publish
+from trainer.manifest import Manifest, files_of_model, publish
 from trainer.state import TrainerCallback, TrainerControl, TrainerState
 
 FOLDER = "best"
-_OF_TRAINING = ("trainer_state.json", "training/")  # what of a checkpoint is no part of the model
 logger = logging.get_logger(__name__)
 
 
@@ -77,6 +76,5 @@ def _keep(run: Path, state: TrainerState) -> None:
     checkpoint = run / state.best_model_checkpoint
     about = {"step": state.best_global_step, "metric": state.best_metric}
     with publish(run / FOLDER, about=about) as folder:
-        for name in Manifest.load(checkpoint).files:
-            if not name.startswith(_OF_TRAINING):
-                folder.link(name, checkpoint / name)
+        for file in files_of_model(checkpoint):
+            folder.link(file.relative_to(checkpoint).as_posix(), file)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from models.weights import WeightFiles, save_tensors
 from trainer.batch_size import split_as_found
-from trainer.manifest import MANIFEST, Folder, move_up, publish, require_space, verify
+from trainer.manifest import TRAINING, Folder, files_of_model, move_up, publish, require_space, verify
 from trainer.model_files import ModelFiles, save_processor
 from trainer.optimizers.state import changed_values, restore_state, restore_values, split_state
 from trainer.ranks.ranks import unwrap
@@ -38,7 +38,6 @@ from trainer.state import TrainerState
 if TYPE_CHECKING:
     from trainer.run import Run
 
-TRAINING = "training"
 # The fields of the state that go on; the others follow from the plan of the resumed run.
 RESTORED = (
     "epoch",
@@ -168,7 +167,7 @@ class Checkpointer:
                 if source is None:
                     self.save_model(run, folder)
                 else:
-                    for file in _files_of_model(source):
+                    for file in files_of_model(source):
                         folder.link(file.relative_to(source).as_posix(), file)
                 if self.card is not None:
                     folder.write_text("README.md", self.card(run))
@@ -245,10 +244,3 @@ class Checkpointer:
         if saved["versions"]["torch"] != torch.__version__:
             notes.append(f"saved by torch {saved['versions']['torch']}, resumed by {torch.__version__}.")
         return notes
-
-
-def _files_of_model(checkpoint: Path) -> list[Path]:
-    """The files of a checkpoint that are no matter of resuming, which is what loads anywhere."""
-    others = (checkpoint / MANIFEST, checkpoint / "trainer_state.json")
-    files = (path for path in checkpoint.rglob("*") if path.is_file() and path not in others)
-    return sorted(path for path in files if checkpoint / TRAINING not in path.parents)

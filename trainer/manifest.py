@@ -32,6 +32,7 @@ from conf.errors import CheckpointError
 from trainer.hashing import CHUNK, FileRecord, HashingFile, record_of
 
 MANIFEST = "MANIFEST.json"
+TRAINING = "training"  # the folder of a checkpoint that is a matter of resuming
 STAGING = ".staging-"
 DELETING = ".deleting-"
 VERSION = 1
@@ -199,6 +200,13 @@ def verify(path: Path, *, full: bool = True) -> Manifest:
         except OSError as error:
             raise CheckpointError(f"{file} cannot be read: {error.strerror}.") from error
     return manifest
+
+
+def files_of_model(checkpoint: Path) -> list[Path]:
+    """The files of a checkpoint that are no matter of resuming, which is what loads anywhere."""
+    others = (checkpoint / MANIFEST, checkpoint / "trainer_state.json")
+    files = (path for path in checkpoint.rglob("*") if path.is_file() and path not in others)
+    return sorted(path for path in files if checkpoint / TRAINING not in path.parents)
 
 
 def remove(path: Path) -> None:

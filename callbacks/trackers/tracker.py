@@ -13,6 +13,7 @@ from numbers import Real
 from pathlib import Path
 from typing import Any, ClassVar
 
+from callbacks.trackers.facts import model_configuration
 from conf import logging
 from conf.errors import ConfigError
 from conf.plugins import Package
@@ -190,10 +191,9 @@ def _command_line_without_secrets() -> Iterator[None]:
 
 def configuration(args: Any, model: Any) -> dict[str, Any]:
     """The flat arguments with the model's configuration before them, without access tokens."""
-    of_model: dict[str, Any] = getattr(getattr(model, "config", None), "to_dict", dict)()
     count = getattr(model, "num_parameters", None)
     size = {} if count is None else {"model/num_parameters": count()}
-    return {**of_model, **args.to_dict(), **size}
+    return {**model_configuration(model), **args.to_dict(), **size}
 
 
 def numbers(logs: Mapping[str, Any]) -> dict[str, float]:

@@ -55,6 +55,7 @@ EXCEPTIONS = {
         "callbacks/trackers/tracker.py",
         "trainer.model_files:save_processor",
     ): "a model is sent with what prepares its inputs",
+    ("callbacks/best_model.py", "trainer.manifest:files_of_model"): "best/ is what of one loads anywhere",
     ("callbacks/best_model.py", "trainer.manifest:publish"): "best/ is published as checkpoints are",
     ("callbacks/samples.py", "processors.rendering:ChatTemplate"): "a prompt is rendered as the data was",
     ("callbacks/samples.py", "processors.rendering:stop_ids"): "an answer ends where those of the data end",
