@@ -1,13 +1,23 @@
-"""Shared by the tests of resuming."""
+"""Shared by the tests of resuming, and of those that ask the reference."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
+import transformers
 
 from tests.trainer.saved_runs import SHORT, assert_same_checkpoint, digest, lines, untimed
+
+
+@pytest.fixture(scope="module")
+def quiet_reference() -> Iterator[None]:
+    """The reference says errors only, in this module's tests."""
+    before = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()
+    yield
+    transformers.utils.logging.set_verbosity(before)
 
 
 @pytest.fixture

@@ -189,8 +189,7 @@ def without(outcome: Outcome, name: str) -> Outcome:
 
 
 @pytest.fixture(scope="module")
-def llama() -> transformers.LlamaForCausalLM:
-    transformers.utils.logging.set_verbosity_error()
+def llama(quiet_reference: None) -> transformers.LlamaForCausalLM:
     torch.manual_seed(0)
     # Wide weights, so that losses differ from step to step; no key bias, whose gradient would be noise.
     config = transformers.LlamaConfig(**LLAMA, initializer_range=0.3, pad_token_id=0)

@@ -425,7 +425,7 @@ def in_order(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"optim": "sgd"}, sgd()),
         ({"optim": "sgd", "optim_args": "momentum=0.9,nesterov=true"}, sgd(momentum=0.9, nesterov=True)),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_the_optimizer_and_its_options(given: dict[str, Any], make: Any, tmp_path: Path) -> None:
     made = trained(tmp_path, **IN_ORDER, **given)

@@ -31,9 +31,8 @@ BERT = {
 
 
 @pytest.fixture(scope="module")
-def pair() -> transformers.EncoderDecoderModel:
+def pair(quiet_reference: None) -> transformers.EncoderDecoderModel:
     """Two BERTs, the second a decoder that looks at the first."""
-    transformers.utils.logging.set_verbosity_error()
     torch.manual_seed(0)
     config = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(
         transformers.BertConfig(**BERT),

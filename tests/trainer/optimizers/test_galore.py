@@ -133,7 +133,7 @@ def test_each_option_of_the_projection_is_the_packages(
         ("galore_adafactor", adafactor, {"scale_parameter": True}, {"scale_parameter": True}),
         ("galore_adafactor", adafactor, {"clip_threshold": 0.5}, {"clip_threshold": 0.5}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_each_option_of_the_optimizer_is_the_packages(
     name: str, package: Any, ours: dict[str, Any], theirs: dict[str, Any]
