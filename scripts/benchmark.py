@@ -17,7 +17,17 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from scripts.benchmarks import cli, galore, head, overhead, packing, start, sweep, throughput  # noqa: E402
+from scripts.benchmarks import (  # noqa: E402
+    cli,
+    galore,
+    head,
+    load,
+    overhead,
+    packing,
+    start,
+    sweep,
+    throughput,
+)
 from scripts.benchmarks.table import Result, Skipped, render  # noqa: E402
 
 Measure = Callable[[int], Sequence[Result | Skipped]]
@@ -26,6 +36,7 @@ ROWS: dict[str, tuple[Measure, int]] = {  # name -> how it is measured, and in h
     "start": (start.measure_start, 9),
     "memory": (start.measure_memory, 9),
     "head": (head.measure, 5),
+    "load": (load.measure, 5),
     "throughput": (throughput.measure, 3),
     "packing": (packing.measure, 5),
     "galore": (galore.measure, 2),

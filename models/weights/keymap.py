@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from models.weights.conversion import WeightConverter, WeightRenaming
+
 Pairs = tuple[tuple[str, str], ...]
 
 
@@ -19,14 +21,17 @@ class KeyMap:
 
     ``renames``: pairs (prefix of the name, prefix of the key).
     ``legacy``: pairs (prefix of the key, prefix of the name) for other spellings, as bare or older files have
-    them; they are read and never written.
+    them; they are read and never written. ``old_endings``: pairs (ending of the key, today's), likewise.
     ``ignored``: full-match regular expressions of keys that hold nothing to load (tables computed from the
-    config). ``ValueError`` for renames that cannot be run backwards.
+    config). ``converters``: how files lay tensors out in another way than memory; the keys here are those of
+    memory's layout. ``ValueError`` for renames that cannot be run backwards.
     """
 
     renames: Pairs
     legacy: Pairs = ()
+    old_endings: Pairs = ()
     ignored: tuple[str, ...] = ()
+    converters: tuple[WeightRenaming | WeightConverter, ...] = ()
 
     def __post_init__(self) -> None:
         names = [ours for ours, _ in self.renames]
@@ -48,6 +53,9 @@ class KeyMap:
 
     def from_checkpoint(self, key: str) -> str | None:
         """The name that a key is for, or None; whether a model has such a parameter is not asked."""
+        for old, new in self.old_endings:
+            if key.endswith(old):
+                key = key.removesuffix(old) + new
         return _longest([(theirs, ours) for ours, theirs in self.renames] + list(self.legacy), key)
 
     def ignores(self, key: str) -> bool:

@@ -1,7 +1,11 @@
-"""A checkpoint's weights into a model, one tensor at a time."""
+"""A checkpoint's weights into a model: read by several threads, straight into the model's memory."""
 
 from __future__ import annotations
 
+import operator
+import os
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import CheckpointError
+from models.weights.converted import Converted, as_in_memory
 from models.weights.keymap import KeyMap
 from models.weights.names import Stored, keymap_of, stored_tensors
-from models.weights.safetensors import WeightFiles
+from models.weights.sources import GivenTensors, Source, open_weights
+
+THREADS = 4
+SEQUENTIAL = "HF_DEACTIVATE_ASYNC_LOAD"  # the reference's variable: "1" reads one tensor after the other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,54 +33,95 @@ class Mismatch:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadReport:
-    """What did not fit, by checkpoint keys: not in the files, only there, or there in another shape."""
+    """What did not fit, by the files' keys: not in the files, only there, or there in another shape.
+
+    Of a tensor that is made of several, those that are missing are named, and its own key if all are.
+    ``unloaded`` are the model's names of the tensors that were left as they were, each tied one with all.
+    """
 
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[Mismatch, ...]
+    unloaded: tuple[str, ...] = ()
 
 
 def load_weights(
     model: nn.Module,
-    source: Path | WeightFiles,
+    source: Path | Source | Mapping[str, Tensor],
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
 ) -> LoadReport:
-    """Fill a model from a checkpoint folder; memory needed is the weights and one more tensor.
+    """Fill a model from a folder, from what ``open_weights`` gave, or from tensors by their checkpoint keys.
 
     Tensors on the meta device are made on ``device``, floating-point ones in ``dtype`` (default: the dtype
     they have on the meta device); real ones are overwritten where they are. Tied ones are read once, under
     whichever of their keys the files have, and stay tied. What is missing or of another shape is reported and
     left as it was; it is for the caller to judge. ``CheckpointError`` if the files cannot be used, or hold
     two different tensors for what is one in the model.
+
+    Four threads read, none with ``HF_DEACTIVATE_ASYNC_LOAD=1``. Beside the weights they need memory for a
+    chunk each where types differ, and for the largest conversion of what cannot be read into its place.
     """
-    files = source if isinstance(source, WeightFiles) else WeightFiles(source)
+    given = GivenTensors(source) if isinstance(source, Mapping) else source
+    files = open_weights(given) if isinstance(given, Path) else given
     keymap = keymap_of(model)
-    key_of = _keys_by_name(files, keymap)
+    view = as_in_memory(files, keymap.converters, getattr(model, "config", None))
+    key_of = _keys_by_name(view, keymap)
     _require_tables(model)
     used: set[str] = set()
     missing: list[str] = []
     mismatched: list[Mismatch] = []
+    unloaded: list[str] = []
+    reads: list[Callable[[], object]] = []
     for stored in stored_tensors(model):
         keys = [key_of[name] for name in stored.names if name in key_of]
-        used.update(keys)
-        if not keys:
-            missing.append(keymap.to_checkpoint(stored.names[0]))
-        elif (found := files.shape(keys[0])) != stored.tensor.shape:
-            mismatched.append(Mismatch(key=keys[0], expected=tuple(stored.tensor.shape), found=tuple(found)))
-        else:
-            _require_equal(files, keys)
-            _fill(model, stored, files.get(keys[0]), dtype, device)
+        wanted = [view.originals(key, stored.tensor.shape) for key in keys]
+        used.update(*wanted)
+        absent, wrong = _gaps(files, wanted[0]) if keys else ([keymap.to_checkpoint(stored.names[0])], [])
+        if absent or wrong:
+            missing += absent
+            mismatched += wrong
+            unloaded += stored.names
+            continue
+        _require_equal(view, keys)
+        reads += view.reads(keys[0], _destination(model, stored, dtype, device))
+    _call_all(reads)
     unexpected = (key for key in files.keys() if key not in used and not keymap.ignores(key))  # noqa: SIM118
-    return LoadReport(missing=tuple(missing), unexpected=tuple(unexpected), mismatched=tuple(mismatched))
+    return LoadReport(
+        missing=tuple(missing),
+        unexpected=tuple(unexpected),
+        mismatched=tuple(mismatched),
+        unloaded=tuple(unloaded),
+    )
 
 
-def _keys_by_name(files: WeightFiles, keymap: KeyMap) -> dict[str, str]:
-    """The file's key for each name of ours; today's spelling wins where a file has a legacy one as well."""
+def _gaps(files: Source, wanted: Mapping[str, torch.Size]) -> tuple[list[str], list[Mismatch]]:
+    """The keys that the files lack, and those of another shape."""
+    absent = [key for key in wanted if key not in files]
+    wrong = [
+        Mismatch(key=key, expected=tuple(shape), found=tuple(files.shape(key)))
+        for key, shape in wanted.items()
+        if key in files and files.shape(key) != shape
+    ]
+    return absent, wrong
+
+
+def _call_all(reads: Iterable[Callable[[], object]]) -> None:
+    if os.environ.get(SEQUENTIAL, "").lower() in ("1", "true", "yes", "on"):
+        for read in reads:
+            read()
+        return
+    with ThreadPoolExecutor(THREADS) as pool:
+        for _ in pool.map(operator.call, reads):  # the first failure is raised here and calls off the others
+            pass
+
+
+def _keys_by_name(files: Converted, keymap: KeyMap) -> dict[str, str]:
+    """The files' key for each name of ours; today's spelling wins where they have a legacy one as well."""
     keys: dict[str, str] = {}
     for key in files.keys():  # noqa: SIM118
-        name = None if keymap.ignores(key) else keymap.from_checkpoint(key)
+        name = keymap.from_checkpoint(key)
         if name is not None and (name not in keys or keymap.to_checkpoint(name) == key):
             keys[name] = key
     return keys
@@ -85,31 +134,28 @@ def _require_tables(model: nn.Module) -> None:
     assert not empty, f"computed and never saved, yet on the meta device: {empty}"
 
 
-def _require_equal(files: WeightFiles, keys: list[str]) -> None:
+def _require_equal(files: Source, keys: list[str]) -> None:
     for other in keys[1:]:
         if not torch.equal(files.get(keys[0]), files.get(other)):
             raise CheckpointError(
-                f"{files.folder} holds different tensors {keys[0]} and {other}, which are one in this model; "
+                f"{files.where} holds different tensors {keys[0]} and {other}, which are one in this model; "
                 "set tie_word_embeddings to false in its config.json to keep both."
             )
 
 
-@torch.no_grad()
-def _fill(
-    model: nn.Module, stored: Stored, value: Tensor, dtype: torch.dtype | None, device: torch.device | str
-) -> None:
+def _destination(
+    model: nn.Module, stored: Stored, dtype: torch.dtype | None, device: torch.device | str
+) -> Tensor:
+    """The tensor to read into: the model's own, or a new one that takes the place of a meta tensor."""
     old = stored.tensor
     if not old.is_meta:
-        old.copy_(value)
-        return
+        return old
     if dtype is None or not old.is_floating_point():
         dtype = old.dtype
-    # A copy into torch's own memory, though the types may agree: what a file reader returns is not aligned as
-    # torch aligns, and some kernels round differently by alignment.
     new = torch.empty(old.shape, dtype=dtype, device=device)
-    new.copy_(value)
     if isinstance(old, nn.Parameter):
         new = nn.Parameter(new, requires_grad=old.requires_grad)
     for name in stored.names:
         owner, _, attribute = name.rpartition(".")
         setattr(model.get_submodule(owner), attribute, new)
+    return new

@@ -8,31 +8,46 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
-from torch import Tensor, nn
+from torch import nn
 
 from conf.errors import ConfigError
-from models.weights.names import named_checkpoint_tensors
-from models.weights.safetensors import write_file
+from models.weights.converted import original_layout
+from models.weights.names import keymap_of, named_checkpoint_tensors
+from models.weights.safetensors import Writable, file_name, index_name, write_file
 
 Open = Callable[[str], BinaryIO]  # a new file for binary writing by its path inside the checkpoint
 MAX_SHARD_SIZE = "50GB"
 _UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def save_weights(model: nn.Module, open: Open, *, max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
+def save_weights(
+    model: nn.Module,
+    open: Open,
+    *,
+    max_shard_size: int | str = MAX_SHARD_SIZE,
+    variant: str | None = None,
+    save_original_format: bool = True,
+) -> None:
     """Write ``model.safetensors``, or shards and their index, under checkpoint keys; tied tensors once.
 
-    ``open(relpath)`` gives the files. No second copy of the model is made: one tensor at a time at most.
+    ``open(relpath)`` gives the files, ``variant`` "fp16" puts itself into their names. Tensors are laid out
+    as the family's published checkpoints are, or as in memory without ``save_original_format``; both load.
+    No second copy of the model is made: one tensor at a time at most.
     """
-    save_tensors(named_checkpoint_tensors(model), open, max_shard_size=max_shard_size)
+    named: Iterable[tuple[str, Writable]] = named_checkpoint_tensors(model)
+    if save_original_format:
+        converters, config = keymap_of(model).converters, getattr(model, "config", None)
+        named = original_layout(named_checkpoint_tensors(model), converters, config)
+    save_tensors(named, open, max_shard_size=max_shard_size, variant=variant)
 
 
 def save_tensors(
-    named_tensors: Iterable[tuple[str, Tensor]],
+    named_tensors: Iterable[tuple[str, Writable]],
     open: Open,
     *,
     stem: str = "model",
     max_shard_size: int | str = MAX_SHARD_SIZE,
+    variant: str | None = None,
 ) -> None:
     """Write (key, tensor) pairs as ``<stem>.safetensors``, or as ``<stem>-00001-of-00002.safetensors`` ...
 
@@ -41,13 +56,15 @@ def save_tensors(
     index then says which file holds what. Files, order and bytes depend on the tensors alone.
     """
     shards = _split(named_tensors, parse_size(max_shard_size))
+    single = f"{stem}.safetensors"
+    whole = file_name(single, variant)
     if len(shards) == 1:
-        with open(f"{stem}.safetensors") as stream:
+        with open(whole) as stream:
             write_file(stream, shards[0])
         return
     weight_map = {}
     for number, shard in enumerate(shards, start=1):
-        name = f"{stem}-{number:05d}-of-{len(shards):05d}.safetensors"
+        name = f"{whole.removesuffix('.safetensors')}-{number:05d}-of-{len(shards):05d}.safetensors"
         with open(name) as stream:
             write_file(stream, shard)
         weight_map.update(dict.fromkeys(shard, PurePosixPath(name).name))  # shards lie beside their index
@@ -59,7 +76,7 @@ def save_tensors(
         },
         "weight_map": weight_map,
     }
-    with open(f"{stem}.safetensors.index.json") as stream:
+    with open(index_name(single, variant)) as stream:
         stream.write((json.dumps(index, indent=2, sort_keys=True) + "\n").encode())
 
 
@@ -71,9 +88,9 @@ def parse_size(size: int | str) -> int:
     return int(match[1]) * _UNITS[match[2]]
 
 
-def _split(named_tensors: Iterable[tuple[str, Tensor]], limit: int) -> list[dict[str, Tensor]]:
+def _split(named_tensors: Iterable[tuple[str, Writable]], limit: int) -> list[dict[str, Writable]]:
     """Tensors in their order, a new shard whenever the next one would make the last too large."""
-    shards: list[dict[str, Tensor]] = [{}]
+    shards: list[dict[str, Writable]] = [{}]
     size = 0
     for key, tensor in named_tensors:
         assert not any(key in shard for shard in shards), f"two tensors are called {key}"

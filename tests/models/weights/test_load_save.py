@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from threading import Barrier, current_thread
 
 import pytest
 import torch
@@ -12,14 +13,21 @@ from torch import Tensor, nn
 
 from conf.errors import CheckpointError
 from models.weights import (
+    Concatenate,
+    GivenTensors,
     KeyMap,
+    MergeModulelist,
     Mismatch,
+    PermuteForRope,
+    WeightConverter,
     WeightFiles,
     checkpoint_names,
     load_weights,
     named_checkpoint_tensors,
     save_weights,
 )
+from models.weights.load import THREADS
+from models.weights.safetensors import CHUNK
 
 
 class Backbone(nn.Module):
@@ -249,6 +257,54 @@ def test_a_table_left_on_the_meta_device_is_noticed(tmp_path: Path) -> None:
         load_weights(loaded, save(toy(), tmp_path))
 
 
+# --- threads --------------------
+
+
+@pytest.mark.parametrize(("variable", "expected"), [("", THREADS), ("0", THREADS), ("1", 1), ("true", 1)])
+def test_threads_read_unless_they_are_turned_off(monkeypatch, variable: str, expected: int) -> None:
+    monkeypatch.setenv("HF_DEACTIVATE_ASYNC_LOAD", variable)
+    all_here = Barrier(expected)
+    names = set()
+
+    class Watched(GivenTensors):
+        def reads(self, key: str, out: Tensor):
+            def read() -> None:
+                if len(names) < expected:
+                    names.add(current_thread().name)
+                    all_here.wait(timeout=20)
+                out.detach().copy_(self.get(key))
+
+            yield read
+
+    model, loaded = toy(num_layers=8), on_meta(num_layers=8)
+    load_weights(loaded, Watched(dict(named_checkpoint_tensors(model))))
+    assert len(names) == expected
+    assert (current_thread().name in names) == (expected == 1)
+    assert_same(loaded, model)
+
+
+@pytest.mark.parametrize("chunk", [4, 20, CHUNK])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_parts_of_tensors_fall_into_their_places(tmp_path: Path, monkeypatch, chunk: int, dtype) -> None:
+    monkeypatch.setattr("models.weights.safetensors.CHUNK", 2 * chunk)
+    monkeypatch.setattr("models.weights.safetensors.STAGED", chunk)
+    model, loaded = toy(), on_meta()
+    load_weights(loaded, save(model, tmp_path), dtype=dtype)
+    strided = torch.zeros(4, 11).T
+    for read in WeightFiles(tmp_path).reads("lm_head.weight", strided):
+        read()
+    assert torch.equal(strided, model.head.weight)
+    assert_same(loaded, model.to(dtype))
+
+
+def test_a_file_truncated_meanwhile_is_an_error(tmp_path: Path) -> None:
+    files = WeightFiles(save(toy(), tmp_path))
+    with (tmp_path / "model.safetensors").open("r+b") as stream:
+        stream.truncate((tmp_path / "model.safetensors").stat().st_size - 4)
+    with pytest.raises(CheckpointError, match=r"cannot be read: the file is shorter than it was"):
+        load_weights(on_meta(), files)
+
+
 # --- memory --------------------
 
 
@@ -290,6 +346,40 @@ def test_loading_takes_the_weights_and_one_tensor_more(tmp_path: Path) -> None:
     assert peak_growth(with_a_second_copy) > 2 * NUM_MATRICES * MATRIX, (
         "the measure does not see a second copy"
     )
+
+
+class Experts(nn.Module):
+    """Numbered tensors, merged where they are read to, and rows to be permuted, which takes memory."""
+
+    keymap = KeyMap(
+        renames=(("", ""),),
+        converters=(
+            WeightConverter(("up.*.a", "up.*.b"), "up.both", (MergeModulelist(dim=0), Concatenate(dim=1))),
+            WeightConverter("q", "query", (PermuteForRope(heads=4),)),
+        ),
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up = nn.ParameterDict({"both": torch.zeros(4, 2 * 1536, 3072)})
+        self.layers = nn.ModuleList(
+            nn.ParameterDict({"query": torch.zeros(3072, 3072)}) for _ in range(NUM_MATRICES)
+        )
+
+
+def test_converting_takes_the_weights_and_the_largest_conversion(tmp_path: Path) -> None:
+    model = Experts()
+    for number, parameter in enumerate(model.parameters()):
+        nn.init.constant_(parameter, number)
+    size = sum(parameter.nbytes for parameter in model.parameters())
+    assert peak_growth(lambda: save(model, tmp_path)) < MATRIX + SLACK
+    assert "up.3.b" in WeightFiles(tmp_path)
+    for dtype, part in ((torch.float32, 1), (torch.bfloat16, 2)):
+        with torch.device("meta"):
+            loaded = Experts().to(dtype)
+        grown = peak_growth(lambda model=loaded: load_weights(model, tmp_path))
+        assert size / part < grown < size / part + 2 * MATRIX + SLACK
+        assert all(torch.equal(a, b) for a, b in zip(loaded.parameters(), model.parameters(), strict=True))
 
 
 def test_saving_takes_no_more_than_one_tensor(tmp_path: Path) -> None:

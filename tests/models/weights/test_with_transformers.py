@@ -9,7 +9,15 @@ import torch
 import transformers
 
 import models
-from models.weights import LoadReport, WeightFiles, checkpoint_names, load_weights, save_weights
+from models.weights import (
+    LoadReport,
+    Mismatch,
+    WeightFiles,
+    checkpoint_names,
+    load_weights,
+    named_checkpoint_tensors,
+    save_weights,
+)
 
 SHAPE = {
     "vocab_size": 48,
@@ -108,7 +116,9 @@ def test_their_bare_backbone_loads_into_a_model_with_a_head(tmp_path: Path) -> N
     assert "norm.weight" in WeightFiles(tmp_path)
     ours = our_model("sequence_classification", {}, torch.float32)
     report = load_weights(ours, tmp_path)
-    assert report == LoadReport(missing=("score.weight",), unexpected=(), mismatched=())
+    assert report == LoadReport(
+        missing=("score.weight",), unexpected=(), mismatched=(), unloaded=("head.weight",)
+    )
     assert torch.equal(ours.backbone.norm.weight, theirs.norm.weight)
 
 
@@ -121,3 +131,90 @@ def test_frequencies_in_files_of_old_are_passed_over(tmp_path: Path) -> None:
     }
     save_file(tensors, tmp_path / "model.safetensors")
     assert load_weights(our_model("causal_lm", {}, torch.float32), tmp_path) == COMPLETE
+
+
+# --- experts, which files hold one by one --------------------
+
+AFMOE = {
+    "vocab_size": 16,
+    "hidden_size": 8,
+    "intermediate_size": 12,
+    "moe_intermediate_size": 6,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "head_dim": 4,
+    "num_experts": 12,
+    "num_experts_per_tok": 2,
+    "num_shared_experts": 1,
+    "sliding_window": 8,
+}
+LAST = "model.layers.2.mlp.experts.11.up_proj.weight"
+
+
+def their_afmoe(folder: Path, **saving) -> transformers.AfmoeForCausalLM:
+    torch.manual_seed(0)
+    theirs = transformers.AfmoeForCausalLM(transformers.AfmoeConfig(**AFMOE))
+    for name, tensor in theirs.state_dict().items():
+        if "expert_bias" in name:
+            tensor.normal_()
+    theirs.save_pretrained(folder, **saving)
+    return theirs
+
+
+def our_afmoe(device: str = "meta") -> models.TaskModel:
+    return models.build_model(models.AutoConfig.for_model("afmoe", **AFMOE), "causal_lm", device=device)
+
+
+def test_experts_are_merged_and_written_apart_as_theirs(tmp_path: Path) -> None:
+    state = their_afmoe(tmp_path / "theirs", max_shard_size="8KB").state_dict()
+    ours = our_afmoe()
+    assert load_weights(ours, tmp_path / "theirs") == COMPLETE
+    tensors = dict(named_checkpoint_tensors(ours))
+    assert set(tensors) == set(state)
+    assert all(torch.equal(tensors[key], state[key]) for key in state)
+
+    def saved(name: str, **options) -> Path:
+        (tmp_path / name).mkdir()
+        save_weights(ours, lambda relpath: (tmp_path / name / relpath).open("xb"), **options)
+        return tmp_path / name
+
+    original, found = WeightFiles(tmp_path / "theirs"), WeightFiles(saved("ours", max_shard_size="8KB"))
+    assert LAST in found
+    assert set(found.keys()) == set(original.keys())
+    assert all(torch.equal(found.get(key), original.get(key)) for key in original.keys())  # noqa: SIM118
+    packed = saved("packed", save_original_format=False)
+    assert set(WeightFiles(packed).keys()) == set(state)
+    again = our_afmoe()
+    assert load_weights(again, packed) == COMPLETE
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ours.parameters(), strict=True))
+    transformers.AfmoeConfig(**AFMOE).save_pretrained(tmp_path / "ours")
+    theirs, report = transformers.AfmoeForCausalLM.from_pretrained(
+        tmp_path / "ours", output_loading_info=True
+    )
+    assert not any(report.values()), report
+    assert all(torch.equal(tensor, state[key]) for key, tensor in theirs.state_dict().items())
+
+
+def test_what_of_experts_does_not_fit_is_reported_by_their_keys(tmp_path: Path) -> None:
+    their_afmoe(tmp_path)
+    tensors = {key: WeightFiles(tmp_path).get(key) for key in WeightFiles(tmp_path).keys()}  # noqa: SIM118
+    shared = "model.layers.1.mlp.experts."
+    del tensors[LAST], tensors[f"{shared}11.down_proj.weight"]
+    tensors[f"{shared}3.gate_proj.weight"] = torch.zeros(7, 8)
+    tensors[f"{shared}12.gate_proj.weight"] = torch.zeros(6, 8)
+    for number in range(AFMOE["num_experts"]):
+        del tensors[f"model.layers.2.mlp.experts.{number}.down_proj.weight"]
+    ours = our_afmoe(device="cpu")
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    report = load_weights(ours, tensors)
+    assert report == LoadReport(
+        missing=(f"{shared}11.down_proj.weight", LAST, "model.layers.2.mlp.experts.down_proj"),
+        unexpected=(f"{shared}12.gate_proj.weight",),
+        mismatched=(Mismatch(key=f"{shared}3.gate_proj.weight", expected=(6, 8), found=(7, 8)),),
+        unloaded=tuple(
+            f"backbone.layers.{layer}.mlp.experts.{name}"
+            for layer in (1, 2)
+            for name in ("gate_up_proj", "down_proj")
+        ),
+    )
+    assert all(torch.equal(ours.state_dict()[name], before[name]) for name in report.unloaded)
