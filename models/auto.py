@@ -2,66 +2,82 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 
-from conf.errors import CheckpointError, ConfigError
-from conf.plugins import nearest, thing_of
+from conf.errors import ConfigError
+from conf.plugins import lazy, thing_of
 from models import CATALOG, HEADS
-from models.config import AutoConfig, ModelConfig
+from models.config import ModelConfig
+from models.loading import load_pretrained, torch_dtype
 from models.task_model import TaskModel
-from models.weights.load import LoadReport, load_weights
-from models.weights.safetensors import WeightFiles
+from models.tasks import Task, family_table, task_named
+from models.weights.keymap import KeyMap
 
 
 def build_model(
     config: ModelConfig,
-    head: str | None,
+    task: str | None,
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
     attn_implementation: str = "sdpa",
     seed: int | None = None,
+    **backbone: Any,
 ) -> TaskModel:
     """A model with fresh weights: the configuration's family under the head of a task, or under none.
 
     ``dtype`` defaults to fp32, ``seed`` to torch's generator as it stands. On the meta device the weights are
     shapes only, to be filled by ``models.weights.load_weights``, or by ``to_empty`` and ``init_weights``.
-    ``ConfigError`` for an unknown head, data type or attention backend.
+    ``backbone`` are options of the family's own. ``ConfigError`` for a task that the family does not have,
+    and for an unknown data type or attention backend.
     """
-    with torch.device("meta"):
-        backbone = thing_of(CATALOG, config.model_type, "model_type")(
-            config, attn_implementation=attn_implementation
+    if isinstance(CATALOG.get(config.model_type), str):
+        raise ConfigError(
+            f"model_type: {config.model_type!r} is registered as a configuration alone; register its "
+            "model with the class in models.factories that is asked for it"
         )
-        on_top = None if head is None else thing_of(HEADS, head, "head").from_config(config)
-        model = TaskModel(backbone, on_top, config).to(torch_dtype(dtype) or torch.float32)
+    plan = task_named(task, config.model_type)
+    with torch.device("meta"):
+        make = thing_of(CATALOG, config.model_type, "model_type")
+        body = make(config, attn_implementation=attn_implementation, **{**plan.backbone, **backbone})
+        head = None if plan.head is None else thing_of(HEADS, plan.head, "head").from_config(config)
+        keymap = _keymap(family_table(config.model_type), plan)
+        model = TaskModel(body, head, config, keymap=keymap, architecture=plan.architecture)
+        model.cast(torch_dtype(dtype) or torch.float32)
     if torch.device(device).type != "meta":
         model.to_empty(device=device)
         model.init_weights(seed)
     return model
 
 
-def torch_dtype(name: torch.dtype | str | None) -> torch.dtype | None:
-    """``"bfloat16"`` to ``torch.bfloat16``; ``ConfigError`` for what is no type of weights."""
-    if name is None or isinstance(name, torch.dtype):
-        return name
-    known = ("float32", "bfloat16", "float16", "float64")
-    if name not in known:
-        raise ConfigError(f"model.dtype: there is no {name!r}; {nearest(name, known)}")
-    return getattr(torch, name)
+def _keymap(table: ModuleType, task: Task) -> KeyMap:
+    """A family's table and a head's names as one map; a backbone without a head is saved without a prefix."""
+    names = ((f"head.{ours}", theirs) for ours, theirs in task.keys.items())
+    prefix, other = (table.PREFIX, "") if task.head is not None else ("", table.PREFIX)
+    renames = ((f"backbone.{ours}", f"{prefix}{theirs}") for ours, theirs in table.RENAMES)
+    return KeyMap(
+        renames=(*names, *renames, ("backbone.", prefix)),
+        legacy=((other, "backbone."),),
+        old_endings=getattr(table, "OLD_ENDINGS", ()),
+        ignored=table.IGNORED,
+        converters=getattr(table, "CONVERTERS", ()),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
     """A documented name for backbone and head; called with a configuration it makes the model.
 
-    ``family`` limits it to one family's configurations and folders; ``head`` None is the bare backbone.
+    ``family`` limits it to one family's configurations and folders; ``task`` None is the bare backbone.
+    ``isinstance(model, LlamaForCausalLM)`` tells whether a model is one.
     """
 
-    head: str | None
+    task: str | None
     family: str | None = None
 
     def __call__(self, config: ModelConfig, **options: Any) -> TaskModel:
@@ -70,57 +86,29 @@ class Composition:
             raise ConfigError(
                 f"model_type: this is a {config.model_type!r} configuration, not {self.family!r}"
             )
-        return build_model(config, self.head, **options)
+        return build_model(config, self.task, **options)
+
+    def __instancecheck__(self, model: object) -> bool:
+        if not isinstance(model, TaskModel) or self.family not in (None, model.config.model_type):
+            return False
+        task = family_table(model.config.model_type).TASKS.get(self.task)
+        return task is not None and task.architecture == model.architecture
 
     def from_config(self, config: ModelConfig, **options: Any) -> TaskModel:
         """A model with fresh weights, options as in ``build_model``."""
         return self(config, **options)
 
-    def from_pretrained(
-        self,
-        folder: str | Path,
-        *,
-        dtype: torch.dtype | str | None = None,
-        device: torch.device | str = "cpu",
-        attn_implementation: str = "sdpa",
-        **overrides: Any,
-    ) -> TaskModel:
-        """The model of a folder with ``config.json`` and safetensors files, in evaluation mode.
+    def from_pretrained(self, folder: str | Path, **options: Any) -> Any:
+        """The model of a folder, or of a hub's repository, in evaluation mode.
 
-        ``dtype`` defaults to the configuration's, else fp32. ``overrides`` replace fields of the
-        configuration, as ``num_labels=3``. A head that the folder has no weights for gets fresh ones;
-        ``CheckpointError`` if anything else is missing or of another shape.
+        ``options`` are the fields of ``models.loading.LoadOptions``, fields of the configuration to replace,
+        as ``num_labels=3``, and those of the family's backbone, as ``add_pooling_layer=False``. A head that
+        the files have no weights for is drawn and a warning says so; ``CheckpointError`` if anything else is
+        missing or of another shape, ``ConfigError`` for options that cannot be.
         """
-        config = AutoConfig.from_pretrained(folder)
-        config = replace(config, **overrides) if overrides else config
-        dtype = torch_dtype(dtype or config.dtype) or torch.float32
-        model = self(config, device="meta", dtype=dtype, attn_implementation=attn_implementation)
-        report = load_weights(model, WeightFiles(Path(folder)), dtype=dtype, device=device)
-        _settle(model, report, folder, device)
-        return model.eval()
+        return load_pretrained(self, folder, options)
 
 
-def _settle(model: TaskModel, report: LoadReport, folder: str | Path, device: torch.device | str) -> None:
-    """Draw a head that the files do not have; refuse any other gap."""
-    head = _head_keys(model)
-    gaps = [key for key in report.missing if key not in head]
-    gaps += [mismatch.key for mismatch in report.mismatched]
-    if gaps:
-        more = f" and {len(gaps) - 5} more" if len(gaps) > 5 else ""
-        raise CheckpointError(
-            f"{folder}: the weights do not fit config.json; "
-            f"missing or of another shape: {', '.join(gaps[:5])}{more}"
-        )
-    if head & set(report.missing):
-        model.head.to_empty(device=device)
-        model.head.init_weights(model.config.initializer_range)
-
-
-def _head_keys(model: TaskModel) -> set[str]:
-    names = (name for name, _ in model.named_parameters() if name.startswith("head."))
-    return {model.keymap.to_checkpoint(name) for name in names}
-
-
-AutoModel = Composition(head=None)
-AutoModelForCausalLM = Composition(head="causal_lm")
-AutoModelForSequenceClassification = Composition(head="sequence_classification")
+# Programs look for these here as well.
+FACTORIES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification")
+__getattr__ = lazy(__name__, dict.fromkeys(FACTORIES, "models.factories"))

@@ -8,25 +8,47 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, NoReturn, Self
 
-from conf.errors import CheckpointError, ConfigError
-from conf.plugins import nearest, options_of
+from conf.errors import ConfigError
+from conf.plugins import Entry, nearest, options_of
+from models.config_files import CONFIG_FILE as CONFIG_FILE
+from models.config_files import config_dict, read_json
+from models.config_files import read_config_file as read_config_file
+from models.config_updates import changes_of_text, field_names, refuse_unknown, with_labels
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
 Activation = Literal["silu", "swish", "gelu", "gelu_new", "gelu_pytorch_tanh", "quick_gelu", "relu"]
 DType = Literal["float32", "bfloat16", "float16", "float64"]
 
-CONFIG_FILE = "config.json"
+# The parts of a model of several that write text, and that read it.
+DECODERS, ENCODERS = ("decoder", "generator", "text_config"), ("text_encoder",)
+# What a ``config.json`` need not say.
+PLAIN = {
+    "architectures": None,
+    "chunk_size_feed_forward": 0,
+    "dtype": None,
+    "is_encoder_decoder": False,
+    "output_attentions": False,
+    "output_hidden_states": False,
+    "problem_type": None,
+    "return_dict": True,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
     """What every family's configuration has: a classification head's labels, and the rest of its file.
 
-    ``extra`` holds the keys of a ``config.json`` that this library has no use for; they are written back.
+    A configuration is frozen: what changes one in the reference returns a new one here. ``num_labels``,
+    ``id2label`` and ``label2id`` follow from each other; labels without names are called ``LABEL_0`` and so
+    on. ``chunk_size_feed_forward`` (tokens that a feed-forward layer takes at once, 0 for all) is for
+    families that have a field of that name themselves. ``name_or_path`` is where the model came from; it is
+    not saved. ``extra`` holds the keys of a ``config.json`` that this library has no use for, settings of
+    generation in older files among them; they are written back.
+    Source of names and behaviour: reference page main_classes/configuration.
     """
 
     model_type: ClassVar[str]
@@ -34,26 +56,41 @@ class ModelConfig:
 
     architectures: tuple[str, ...] | None = None
     dtype: DType | None = None
+    output_hidden_states: bool = False
+    output_attentions: bool = False
+    return_dict: bool = True
+    chunk_size_feed_forward: int = 0
+    is_encoder_decoder: bool = False
     num_labels: int | None = None  # None: the number of id2label's entries, else 2
-    id2label: dict[int, str] | None = None
-    label2id: dict[str, int] | None = None
+    id2label: dict[int, str] | None = None  # None: without names
+    label2id: dict[str, int] | None = None  # None: as id2label says
     problem_type: ProblemType | None = None
+    name_or_path: str = field(default="", compare=False)
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.architectures is not None:
             self._set("architectures", tuple(self.architectures))
-        if self.id2label is not None:
-            self._set("id2label", {int(key): value for key, value in self.id2label.items()})
+        self._set_labels()
+        self._refuse(self._label_problems() + self._idle_problems())
+
+    def _set_labels(self) -> None:
+        """Let number and names of the labels follow from each other."""
+        named = self.id2label is not None and not _without_names(self.id2label)
         if self.num_labels is None:
-            self._set("num_labels", len(self.id2label) if self.id2label is not None else 2)
-        self._refuse(self._label_problems())
+            self._set("num_labels", 2 if self.id2label is None else len(self.id2label))
+        if named:
+            self._set("id2label", {int(key): value for key, value in self.id2label.items()})
+        else:
+            self._set("id2label", {index: f"LABEL_{index}" for index in range(self.num_labels)})
+        if self.label2id is None or _without_names({index: name for name, index in self.label2id.items()}):
+            self._set("label2id", {name: index for index, name in self.id2label.items()})
 
     def _label_problems(self) -> list[str]:
         problems = []
         if self.num_labels < 1:
             problems.append(f"num_labels: must be at least 1, got {self.num_labels}")
-        if self.id2label is not None and len(self.id2label) != self.num_labels:
+        elif len(self.id2label) != self.num_labels:
             problems.append(
                 f"num_labels: is {self.num_labels}, but id2label has {len(self.id2label)} entries"
             )
@@ -64,6 +101,17 @@ class ModelConfig:
             )
         return problems
 
+    def _idle_problems(self) -> list[str]:
+        """Fields of every configuration that would do nothing in this family."""
+        own = {
+            name for kind in type(self).__mro__[:-1] if kind is not ModelConfig for name in _fields_of(kind)
+        }
+        return [
+            f"{name}: has no effect in a {self.model_type}, leave it at {PLAIN[name]}"
+            for name in ("chunk_size_feed_forward", "is_encoder_decoder")
+            if getattr(self, name) != PLAIN[name] and name not in own
+        ]
+
     def _set(self, name: str, value: Any) -> None:
         """Fill in a field whose value follows from the others, while the frozen instance is being made."""
         object.__setattr__(self, name, value)
@@ -71,6 +119,11 @@ class ModelConfig:
     def _refuse(self, problems: list[str]) -> None:
         if problems:
             raise ConfigError(f"{type(self).__name__}.{problem}" for problem in problems)
+
+    @property
+    def head_dropout(self) -> float:
+        """The dropout before a classifying head, where the family's own fields do not say another."""
+        return 0.1
 
     @classmethod
     def preset(cls, name: str, **overrides: Any) -> Self:
@@ -80,11 +133,12 @@ class ModelConfig:
         return cls(**{**cls.presets[name], **overrides})
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read the contents of a ``config.json``, older spellings of its keys included.
+    def from_dict(cls, data: Mapping[str, Any], *, return_unused_kwargs: bool = False, **changes: Any) -> Any:
+        """Read the contents of a ``config.json``, older spellings of its keys included; then ``update``.
 
-        Keys unknown here are kept in ``extra``. Raises ``ConfigError`` for another family's file or bad
-        values.
+        Keys unknown here are kept in ``extra``. With ``return_unused_kwargs`` the result is the configuration
+        and those of the ``changes`` that are no fields of it. Raises ``ConfigError`` for another family's
+        file or bad values.
         """
         data = dict(data)
         found = data.pop("model_type", cls.model_type)
@@ -97,7 +151,11 @@ class ModelConfig:
         extra = {**data.pop("extra", {}), **{key: value for key, value in data.items() if key not in known}}
         # A null where a value is needed is how some files say "the default".
         given = {k: v for k, v in data.items() if k in known and (v is not None or "None" in known[k].type)}
-        return cls(**given, extra=extra)
+        config = cls(**given, extra=extra)
+        if not return_unused_kwargs:
+            return config.update(changes)
+        unused = {name: changes.pop(name) for name in changes.keys() - field_names(cls)}
+        return config.update(changes), unused
 
     @classmethod
     def _modernize(cls, data: dict[str, Any]) -> dict[str, Any]:
@@ -107,56 +165,116 @@ class ModelConfig:
             data["dtype"] = legacy_dtype
         if data.get("dtype") is not None:
             data["dtype"] = str(data["dtype"]).removeprefix("torch.")
+        data["name_or_path"] = data.pop("_name_or_path", "")
         return data
 
-    def to_json_string(self) -> str:
-        """The text of a ``config.json``, which callbacks written for the reference ask for."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True) + "\n"
-
     def to_dict(self) -> dict[str, Any]:
-        """The contents of a ``config.json`` that upstream loads: plain JSON values only."""
+        """Everything, as plain JSON values; ``from_dict`` and upstream's configurations read it."""
         written = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "extra"}
-        for name in ("architectures", "dtype", "id2label", "label2id", "problem_type"):
-            if written[name] is None:
-                del written[name]
-        num_labels = written.pop("num_labels")
-        if "id2label" not in written and num_labels != 2:
-            written["id2label"] = {str(index): f"LABEL_{index}" for index in range(num_labels)}
-        if "id2label" in written and "label2id" not in written:
-            written["label2id"] = {label: int(index) for index, label in written["id2label"].items()}
+        del written["num_labels"]  # told by id2label
+        written["_name_or_path"] = written.pop("name_or_path")
         merged = {**self.extra, **written, "model_type": self.model_type}
         for key, value in self.extra.items():  # what a file's nested mapping held besides the fields
             if isinstance(value, Mapping) and isinstance(written.get(key), dict):
                 merged[key] = {**value, **written[key]}
         return dict(sorted(merged.items()))
 
+    def to_diff_dict(self) -> dict[str, Any]:
+        """The contents of a ``config.json``: ``to_dict`` without what every model has unless it says so."""
+        written = self.to_dict()
+        del written["_name_or_path"]
+        for name, value in PLAIN.items():
+            if written[name] == value and name not in self.extra:
+                del written[name]
+        if _without_names(self.id2label) and self.num_labels == 2:
+            del written["id2label"], written["label2id"]
+        return written
+
+    def to_json_string(self, use_diff: bool = True) -> str:
+        """The text of a ``config.json``: ``to_diff_dict``, or ``to_dict``."""
+        return (
+            json.dumps(self.to_diff_dict() if use_diff else self.to_dict(), indent=2, sort_keys=True) + "\n"
+        )
+
+    def to_json_file(self, json_file_path: str | Path, use_diff: bool = True) -> None:
+        """Write ``to_json_string``."""
+        Path(json_file_path).write_text(self.to_json_string(use_diff), encoding="utf-8")
+
     @classmethod
-    def from_pretrained(cls, folder: str | Path) -> Self:
-        """Read ``config.json`` of a model folder."""
-        return cls.from_dict(read_config_file(folder))
+    def from_json_file(cls, json_file: str | Path) -> Self:
+        """Read one JSON file; ``CheckpointError`` if there is none or it is broken."""
+        return cls.from_dict(read_json(Path(json_file)))
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, return_unused_kwargs: bool = False, **options: Any
+    ) -> Any:
+        """Read ``config.json`` of a model's folder or of a hub's repository, or the JSON file itself.
+
+        ``options`` are those of ``models.hub_files.HubOptions`` and fields to replace. Others are returned
+        beside the configuration with ``return_unused_kwargs``, and else a ``ConfigError``.
+        """
+        data, changes = cls.get_config_dict(folder, **options)
+        changes = {"name_or_path": str(folder), **changes}
+        return cls.from_dict(data, return_unused_kwargs=return_unused_kwargs, **changes)
+
+    @staticmethod
+    def get_config_dict(folder: str | Path, **options: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The file that ``from_pretrained`` reads, and those of its ``options`` that are not the hub's."""
+        return config_dict(folder, options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` into ``folder``, which is made if missing."""
         Path(folder).mkdir(parents=True, exist_ok=True)
-        (Path(folder) / CONFIG_FILE).write_text(self.to_json(), encoding="utf-8")
+        self.to_json_file(Path(folder) / CONFIG_FILE)
 
-    def to_json(self) -> str:
-        """The text of ``config.json``."""
-        return json.dumps(self.to_dict(), indent=2) + "\n"
+    def update(self, changes: Mapping[str, Any]) -> Self:
+        """A new configuration with some fields replaced: ``config = config.update({"num_labels": 3})``.
+
+        Another number of labels drops the names they had. ``ConfigError`` for what is no field; settings of
+        generation are none.
+        """
+        refuse_unknown(self, changes)
+        return replace(self, **with_labels(self, changes)) if changes else self
+
+    def update_from_string(self, update_str: str) -> Self:
+        """``update`` from text as ``"hidden_size=64,use_cache=false,hidden_act=gelu"``.
+
+        Each value is read as the type of the one it replaces; ``ConfigError`` where it cannot be.
+        """
+        return self.update(changes_of_text(self, update_str))
+
+    def get_text_config(self, decoder: bool | None = None, encoder: bool | None = None) -> ModelConfig:
+        """The configuration of the part that writes text (``decoder``), reads it (``encoder``), or either.
+
+        Of a model of text alone it is this one. ``ConfigError`` where several parts are asked for at once.
+        """
+        names = (*ENCODERS, *DECODERS) if decoder == encoder else DECODERS if decoder else ENCODERS
+        found = [name for name in names if isinstance(getattr(self, name, None), ModelConfig)]
+        if len(found) > 1:
+            raise ConfigError(f"get_text_config: there are {' and '.join(found)}; ask for decoder or encoder")
+        return getattr(self, found[0]) if found else self
+
+    @classmethod
+    def register_for_auto_class(cls, auto_class: str = "AutoConfig") -> NoReturn:
+        """Always a ``ConfigError``: a checkpoint never carries code, which is what this is for upstream."""
+        raise ConfigError(
+            f"{cls.__name__}: code is never saved with a checkpoint; {auto_class}.register makes a class "
+            "known to the program that has it"
+        )
 
 
-def read_config_file(folder: str | Path) -> dict[str, Any]:
-    """The parsed ``config.json`` of a model folder; ``CheckpointError`` if there is none or it is broken."""
-    path = Path(folder) / CONFIG_FILE
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: not found; a model folder holds a {CONFIG_FILE}") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is no valid JSON ({error})") from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: holds {type(data).__name__} where a JSON object is expected")
-    return data
+PreTrainedConfig = ModelConfig  # the documented name
+
+
+def _fields_of(kind: type) -> set[str]:
+    """The fields that a class itself declares."""
+    return set(vars(kind).get("__annotations__", {}))
+
+
+def _without_names(id2label: Mapping[Any, str]) -> bool:
+    """Whether labels are only numbered, as they are by default."""
+    return all(name == f"LABEL_{key}" for key, name in id2label.items())
 
 
 def _plain(value: Any) -> Any:
@@ -174,13 +292,68 @@ class AutoConfig:
     """The configuration of whatever family a file is of, told by its ``model_type``."""
 
     @staticmethod
-    def from_pretrained(folder: str | Path) -> ModelConfig:
-        """Read ``config.json`` of a model folder; ``CheckpointError`` if it cannot be read."""
-        return AutoConfig.from_dict(read_config_file(folder), f"{Path(folder) / CONFIG_FILE}: model_type")
+    def from_pretrained(folder: str | Path, *, return_unused_kwargs: bool = False, **options: Any) -> Any:
+        """As ``ModelConfig.from_pretrained``, of the family that the file names.
+
+        A file that names none is of the family whose name is in that of its folder, as older ones are.
+        ``CheckpointError`` if it cannot be read.
+        """
+        data, changes = config_dict(folder, options)
+        if "model_type" not in data:
+            data |= _named_after(Path(folder).name)
+        changes = {"name_or_path": str(folder), **changes}
+        path = f"{Path(folder) / CONFIG_FILE}: model_type"
+        return AutoConfig.from_dict(data, path, return_unused_kwargs=return_unused_kwargs, **changes)
 
     @staticmethod
-    def from_dict(data: Mapping[str, Any], path: str = "model_type") -> ModelConfig:
+    def from_dict(
+        data: Mapping[str, Any],
+        path: str = "model_type",
+        *,
+        return_unused_kwargs: bool = False,
+        **changes: Any,
+    ) -> Any:
         """From the contents of a ``config.json``; ``ConfigError`` naming ``path`` for an unknown family."""
-        from models import CATALOG
+        family = options_of(_catalog(), str(data.get("model_type")), path)
+        return family.from_dict(data, return_unused_kwargs=return_unused_kwargs, **changes)
 
-        return options_of(CATALOG, str(data.get("model_type")), path).from_dict(data)
+    @staticmethod
+    def for_model(model_type: str, **fields: Any) -> ModelConfig:
+        """A family's configuration with its defaults, but for these fields."""
+        family = options_of(_catalog(), model_type, "model_type")
+        refuse_unknown(family, fields)
+        return family.from_dict(fields)
+
+    @staticmethod
+    def register(model_type: str, config: type[ModelConfig], exist_ok: bool = False) -> None:
+        """Make a family of a program's own known by its ``model_type``, for this process.
+
+        Its models are made known by the ``register`` of the classes in ``models.factories``.
+        ``ConfigError`` for a name that is taken, unless ``exist_ok``, and for a class that has another
+        ``model_type``, or that is not at the top level of a module.
+        """
+        catalog = _catalog()
+        if getattr(config, "model_type", None) != model_type:
+            raise ConfigError(
+                f"AutoConfig.register: {config.__name__}.model_type is "
+                f"{getattr(config, 'model_type', None)!r}, set it to {model_type!r}"
+            )
+        if model_type in catalog and not exist_ok:
+            raise ConfigError(
+                f"AutoConfig.register: {model_type!r} is taken; take another name, or exist_ok=True"
+            )
+        if "." in config.__qualname__:
+            raise ConfigError(f"AutoConfig.register: define {config.__name__} at the top level of its module")
+        catalog[model_type] = f"{config.__module__}:{config.__qualname__}"
+
+
+def _catalog() -> dict[str, Entry]:
+    from models import CATALOG
+
+    return CATALOG  # type: ignore[return-value]
+
+
+def _named_after(folder: str) -> dict[str, str]:
+    """The longest name of a family that is in that of a folder or repository, as its ``model_type``."""
+    names = sorted((name for name in _catalog() if name in folder.lower()), key=len)
+    return {"model_type": names[-1]} if names else {}

@@ -108,18 +108,19 @@ class RopeParameters:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items() if v is not None}
 
 
-def modern_rope_parameters(data: dict[str, Any]) -> dict[str, Any]:
+def modern_rope_parameters(data: dict[str, Any], theta: float = 10000.0) -> dict[str, Any]:
     """Bring a file's rope settings into one ``rope_parameters`` mapping, in place of the older keys.
 
     ``rope_theta``, ``rope_scaling`` (with ``type``) and a top-level ``original_max_position_embeddings`` move
-    in. What the rope type has no use for goes to ``extra``, so that it is written back.
+    in. What the rope type has no use for goes to ``extra``, so that it is written back. ``theta`` is the
+    family's, for a file that gives none.
     """
-    theta = data.pop("rope_theta", None)
+    given_theta = data.pop("rope_theta", None)
     rope = dict(data.pop("rope_scaling", None) or data.get("rope_parameters") or {})
     legacy_type = rope.pop("type", None)
     rope_type = rope.setdefault("rope_type", legacy_type or "default")
     if rope.get("rope_theta") is None:
-        rope["rope_theta"] = 10000.0 if theta is None else theta
+        rope["rope_theta"] = theta if given_theta is None else given_theta
     original = data.get("original_max_position_embeddings")
     if original is not None and rope_type in SCALED_FROM_ORIGINAL:
         rope["original_max_position_embeddings"] = original

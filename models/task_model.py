@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from importlib import import_module
+from inspect import signature
+from itertools import chain
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor, nn
 
 from models.config import CONFIG_FILE, ModelConfig
-from models.options import CheckpointingOptions, read_options
+from models.heads.head import Head
+from models.hub_files import weight_files
+from models.inspection import Inspection
+from models.layers.initialization import draw_weights
+from models.masks import Masks
+from models.switches import Switches
+from models.vocabulary import Vocabulary
+from models.weights.converted import original_layout
 from models.weights.keymap import KeyMap
-from models.weights.save import MAX_SHARD_SIZE, save_weights
+from models.weights.names import checkpoint_names
+from models.weights.save import MAX_SHARD_SIZE, save_tensors, save_weights
 
 Compute = Callable[[nn.Module, Tensor], Any]
 
 
-class TaskModel(nn.Module):
+# What parts of a model keep of its configuration.
+KEPT = ("pad_token_id", "problem_type")
+
+
+class TaskModel(Vocabulary, Switches, Masks, Inspection):
     """Token ids to hidden states by the backbone, and those to a task's outputs by the head.
 
     Without a head the backbone's outputs are returned. ``keymap`` gives its parameters their checkpoint
-    names. The weights are undefined until ``init_weights`` or ``models.weights.load_weights`` has run.
+    names, ``architecture`` is what a ``config.json`` calls it. The weights are undefined until
+    ``init_weights`` or ``models.weights.load_weights`` has run. ``model_tags`` are for its card.
     """
 
-    main_input_name: ClassVar[str] = "input_ids"  # what a batch's size is counted in
-
-    def __init__(self, backbone: nn.Module, head: nn.Module | None, config: ModelConfig):
+    def __init__(
+        self,
+        backbone: nn.Module,
+        head: Head | None,
+        config: ModelConfig,
+        *,
+        keymap: KeyMap,
+        architecture: str,
+    ):
         super().__init__()
-        self.backbone, self.head, self.config = backbone, head, config
-        name = None if head is None else head.name
-        family = type(backbone).__module__.rpartition(".")[0]
-        table = import_module(f"{family}.convert")
-        self.keymap, self.architecture = _keymap(table, name), table.ARCHITECTURES[name]
+        self.backbone, self.head = backbone, head
+        self.config = config
+        self.model_tags: list[str] = []
+        self.keymap, self.architecture = keymap, architecture
+        self._caches = "use_cache" in signature(backbone.forward).parameters
         self.tie_weights()
 
     def forward(
@@ -43,31 +63,51 @@ class TaskModel(nn.Module):
     ) -> Any:
         """Run the backbone on ``inputs`` (and what is given by name), then the head.
 
-        With ``compute`` the result is ``compute(head, hidden)`` for hidden states (B, T, D), called in here
-        so that sharded parameters are whole when it uses the head; ``labels`` are then the caller's affair,
-        and keys and values are kept only if ``use_cache`` is among the inputs.
+        With ``compute`` the result is ``compute(head, hidden)`` for hidden states (B, T, D), or for whatever
+        else the head ``reads``, called in here so that sharded parameters are whole when it uses the head;
+        ``labels`` are then the caller's affair, and keys and values are kept only if ``use_cache`` is among
+        the inputs.
         Without it: the head's outputs, with a loss when ``labels`` are among the inputs, as the reference's
-        models return them. ``model(input_ids)``, ``model(batch)`` and ``model(input_ids=..., labels=...)``
-        all do.
+        models return them; a plain tuple with ``return_dict=False``. ``model(input_ids)``, ``model(batch)``
+        and ``model(input_ids=..., labels=...)`` all do.
         """
         given = {"input_ids": inputs} if isinstance(inputs, Tensor) else dict(inputs or {})
-        given |= named
+        given = {name: value for name, value in (given | named).items() if value is not None}
         task = {name: given.pop(name) for name in getattr(self.head, "inputs", ()) if name in given}
+        return_dict = given.pop("return_dict", self.config.return_dict)
+        for name in ("output_hidden_states", "output_attentions"):
+            given.setdefault(name, getattr(self.config, name))
+        if (positions := given.pop("cache_position", None)) is not None:
+            given.setdefault("position_ids", positions[None])
         if compute is not None:
-            given.setdefault("use_cache", False)
-            return compute(self.head, self.backbone(**given).last_hidden_state)
+            if self._caches:
+                given.setdefault("use_cache", False)
+            return compute(self.head, *self._read(given))
+        output = self.backbone(**(given if self.head is None else self.head.prepare(given)))
+        if self.head is not None:
+            output = self.head.outputs(output, given, **task)
+        return output if return_dict else output.to_tuple()
+
+    def _read(self, given: dict[str, Any]) -> list[Tensor]:
+        """What the head's ``forward`` is called with."""
         if self.head is None:
-            return self.backbone(**given)
-        return self.head.outputs(self.backbone(**given), given, **task)
+            return [self.backbone(**given).last_hidden_state]
+        output = self.backbone(**self.head.prepare(given))
+        return [output[name] for name in self.head.reads]
 
-    def tie_weights(self) -> None:
-        """Let the head share the token embeddings where the configuration says so."""
-        if getattr(self.config, "tie_word_embeddings", False) and hasattr(self.head, "tie"):
-            self.head.tie(self.get_input_embeddings())
+    @property
+    def config(self) -> ModelConfig:
+        """The configuration; a new one reaches the parts too, which do not change their shapes by it."""
+        return self._config
 
-    def get_input_embeddings(self) -> nn.Embedding:
-        """The token embeddings."""
-        return self.backbone.get_input_embeddings()
+    @config.setter
+    def config(self, config: ModelConfig) -> None:
+        self._config = config
+        if hasattr(self.backbone, "config"):
+            self.backbone.config = config
+        for name in KEPT:
+            if hasattr(self.head, name):
+                setattr(self.head, name, getattr(config, name))
 
     @torch.no_grad()
     def init_weights(self, seed: int | None = None) -> None:
@@ -79,65 +119,76 @@ class TaskModel(nn.Module):
         std, generator = self.config.initializer_range, None
         if seed is not None:
             generator = torch.Generator(self.get_input_embeddings().weight.device).manual_seed(seed)
-        for module in self.backbone.modules():
-            if isinstance(module, (nn.Linear, nn.Embedding)):
-                nn.init.normal_(module.weight, std=std, generator=generator)
-            elif hasattr(module, "reset_parameters"):  # norms
-                module.reset_parameters()
-            if isinstance(module, nn.Linear) and module.bias is not None:
-                nn.init.zeros_(module.bias)
-            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
-                module.weight[module.padding_idx].zero_()
+        draw_weights(self.backbone, std, generator)
         if self.head is not None:
-            self.head.init_weights(std, generator)
+            draw_weights(self.head, std, generator)
 
-    def gradient_checkpointing_enable(
-        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None
+    def cast(self, dtype: torch.dtype) -> TaskModel:
+        """Give floating-point weights this type; those that the family keeps in fp32 stay at least that."""
+        self.to(dtype)
+        for kept in getattr(self.backbone, "keep_in_fp32", ()):
+            for name, tensor in chain(self.backbone.named_parameters(), self.backbone.named_buffers()):
+                if re.search(kept, name):
+                    tensor.data = tensor.data.to(torch.promote_types(dtype, torch.float32))
+        return self
+
+    def initialize_weights(self) -> None:
+        """``init_weights``, by the reference's other name."""
+        self.init_weights()
+
+    def post_init(self) -> None:
+        """Draw the weights and tie what is tied, as the reference's models do at the end of their making."""
+        self.init_weights()
+        self.tie_weights()
+
+    def add_model_tags(self, tags: str | list[str]) -> None:
+        """Add tags for the model's card; those that are there stay."""
+        tags = [tags] if isinstance(tags, str) else tags
+        self.model_tags = list(dict.fromkeys([*self.model_tags, *tags]))
+
+    def save_pretrained(
+        self,
+        folder: str | Path,
+        *,
+        is_main_process: bool = True,
+        state_dict: Mapping[str, Tensor] | None = None,
+        max_shard_size: int | str = MAX_SHARD_SIZE,
+        variant: str | None = None,
+        save_original_format: bool = True,
     ) -> None:
-        """Keep only each layer's input for the backward pass and compute the rest again.
-
-        The options are the fields of ``CheckpointingOptions``; ``ConfigError`` for others.
-        """
-        path = "training.gradient_checkpointing_kwargs"
-        options = read_options(CheckpointingOptions, gradient_checkpointing_kwargs, path)
-        self.backbone.set_gradient_checkpointing(options)
-
-    def gradient_checkpointing_disable(self) -> None:
-        """Keep all activations again."""
-        self.backbone.set_gradient_checkpointing(None)
-
-    def num_parameters(self, only_trainable: bool = False, exclude_embeddings: bool = False) -> int:
-        """How many numbers the model holds, shared ones once.
-
-        ``only_trainable`` leaves out frozen ones, ``exclude_embeddings`` those of embedding tables, and with
-        them those of a head that shares one.
-        """
-        tables = {id(m.weight) for m in self.modules() if exclude_embeddings and isinstance(m, nn.Embedding)}
-        return sum(
-            parameter.numel()
-            for parameter in self.parameters()
-            if id(parameter) not in tables and (parameter.requires_grad or not only_trainable)
-        )
-
-    def floating_point_ops(self, inputs: Mapping[str, Any]) -> int:
-        """About how many operations forward and backward pass take: 6 x tokens x parameters but embeddings.
-
-        Source: Kaplan et al., 2020, section 2.1. 0 for inputs without ``input_ids``.
-        """
-        tokens = inputs.get(self.main_input_name)
-        return 0 if tokens is None else 6 * tokens.numel() * self.num_parameters(exclude_embeddings=True)
-
-    def save_pretrained(self, folder: str | Path, *, max_shard_size: int | str = MAX_SHARD_SIZE) -> None:
         """Write ``config.json`` and ``model.safetensors``, in shards beyond ``max_shard_size``.
 
-        The folder is made if missing; other libraries load it.
+        The folder is made if missing; other libraries load it. Other processes than the main one write
+        nothing. ``state_dict``: tensors to save in place of the model's, by their names in it. ``variant``
+        "fp16" writes ``model.fp16.safetensors``. ``save_original_format=False`` keeps the layout that
+        weights have in memory where checkpoints have another.
         """
+        if not is_main_process:
+            return
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for old in [*folder.glob("model*.safetensors*"), folder / CONFIG_FILE]:
-            old.unlink(missing_ok=True)  # other folders may hold the same file by a hard link
-        save_weights(self, lambda name: (folder / name).open("wb"), max_shard_size=max_shard_size)
+        old = (path for pattern in weight_files(variant, pickled=False) for path in folder.glob(pattern))
+        for path in [*old, folder / CONFIG_FILE]:
+            path.unlink(missing_ok=True)  # other folders may hold the same file by a hard link
+        options = {"max_shard_size": max_shard_size, "variant": variant}
+
+        def open_file(name: str) -> BinaryIO:
+            return (folder / name).open("wb")
+
+        if state_dict is None:
+            save_weights(self, open_file, save_original_format=save_original_format, **options)
+        else:
+            converters = self.keymap.converters if save_original_format else ()
+            named = original_layout(self._checkpoint_items(state_dict), converters, self.config)
+            save_tensors(named, open_file, **options)
         self.saved_config().save_pretrained(folder)
+
+    def _checkpoint_items(self, state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+        """(key, tensor) of a state dict of this model's; of tied ones the first."""
+        keys = checkpoint_names(self)
+        for name, tensor in state_dict.items():
+            if name in keys:
+                yield keys[name], tensor
 
     def saved_config(self) -> ModelConfig:
         """The configuration with what only the model knows: its architecture's name and its weights' type."""
@@ -149,14 +200,3 @@ class TaskModel(nn.Module):
         super()._apply(fn, recurse)
         self.tie_weights()
         return self
-
-
-def _keymap(table: ModuleType, head: str | None) -> KeyMap:
-    """A family's ``convert`` module and a head's names as one map."""
-    names = {} if head is None else table.HEADS[head]
-    heads = ((f"head.{ours}", theirs) for ours, theirs in names.items())
-    return KeyMap(
-        renames=(*heads, *table.RENAMES, ("backbone.", table.PREFIX)),
-        legacy=(("", "backbone."),),  # a bare backbone's own file has no prefix
-        ignored=table.IGNORED,
-    )

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.heads.chunked import IGNORED, linear_log_probs, linear_nll
-from models.outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from models.heads.head import Head, mean_or_share
+from models.outputs import CausalLMOutputWithPast, ModelOutput, passed_on
 
 
-class CausalLMHead(nn.Module):
+class CausalLMHead(Head):
     """Scores of every word at every token, and losses that never hold them all at once."""
 
     name: ClassVar[str] = "causal_lm"
@@ -60,7 +61,7 @@ class CausalLMHead(nn.Module):
 
     def outputs(
         self,
-        backbone: BaseModelOutputWithPast,
+        backbone: ModelOutput,
         inputs: Mapping[str, Any],
         *,
         labels: Tensor | None = None,
@@ -81,8 +82,9 @@ class CausalLMHead(nn.Module):
             total = F.cross_entropy(
                 logits.float().flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum"
             )
-            loss = total / ((targets != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, **backbone_extras(backbone))
+            loss = mean_or_share(total, (targets != IGNORED).sum(), num_items_in_batch)
+        extras = passed_on(backbone, CausalLMOutputWithPast)
+        return CausalLMOutputWithPast(loss=loss, logits=logits, **extras)
 
 
 def shift_labels(labels: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
@@ -94,8 +96,3 @@ def shift_labels(labels: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
     if cu_seqlens is not None:
         shifted[:, cu_seqlens[1:].long() - 1] = IGNORED
     return shifted
-
-
-def backbone_extras(backbone: BaseModelOutputWithPast) -> dict[str, Any]:
-    """What a head's output passes on from the backbone's."""
-    return {name: backbone.get(name) for name in ("past_key_values", "hidden_states", "attentions")}

@@ -26,28 +26,44 @@ def linear_nll(
     labels: Tensor,
     chunk_bytes: int = CHUNK_BYTES,
     *,
+    bias: Tensor | None = None,
     smoothing: float = 0.0,
 ) -> Tensor:
-    """Sum over tokens of -log softmax(hidden @ weight.T)[label], as a scalar in fp32 or wider.
+    """Sum over tokens of -log softmax(hidden @ weight.T + bias)[label], as a scalar in fp32 or wider.
 
-    hidden (..., D), weight (V, D), labels (...) already aligned with hidden; -100 is ignored, and without any
-    other label the sum is exactly 0 with zero gradients. The gradients are computed along with the value,
-    summed in fp32; therefore it can be back-propagated only once.
+    hidden (..., D), weight (V, D), bias (V), labels (...) already aligned with hidden; -100 is ignored, and
+    without any other label the sum is exactly 0 with zero gradients. The gradients are computed along with
+    the value, summed in fp32; therefore it can be back-propagated only once.
 
     With ``smoothing`` e each token gives (1 - e) times that plus e times the mean of -log softmax over the
     vocabulary (label smoothing: Szegedy et al., 2015).
     """
-    return _NLL.apply(hidden, weight, labels, _plan(hidden, weight, chunk_bytes, smoothing))
+    return _NLL.apply(hidden, weight, bias, labels, _plan(hidden, weight, bias, chunk_bytes, smoothing))
 
 
 def linear_log_probs(
-    hidden: Tensor, weight: Tensor, labels: Tensor, chunk_bytes: int = CHUNK_BYTES
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    chunk_bytes: int = CHUNK_BYTES,
+    *,
+    bias: Tensor | None = None,
 ) -> Tensor:
-    """log softmax(hidden @ weight.T)[label] of each token, in fp32 or wider; 0 where the label is -100.
+    """log softmax(hidden @ weight.T + bias)[label] of each token, in fp32 or wider; 0 at -100.
 
-    hidden (..., D), weight (V, D), labels (...) -> (...). The backward pass computes the logits again.
+    hidden (..., D), weight (V, D), bias (V), labels (...) -> (...). The backward pass computes the logits
+    again.
     """
-    return _LogProbs.apply(hidden, weight, labels, _plan(hidden, weight, chunk_bytes))
+    return _LogProbs.apply(hidden, weight, bias, labels, _plan(hidden, weight, bias, chunk_bytes))
+
+
+def supervised(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden states (n, D) and labels (n) of the supervised tokens among (..., D) and (...).
+
+    What is left out has no influence at all on what is computed from the rest, not even a NaN.
+    """
+    rows = (labels.flatten() != IGNORED).nonzero().squeeze(-1)
+    return hidden.flatten(0, -2).index_select(0, rows), labels.flatten()[rows]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +72,15 @@ class _Plan:
 
     for_hidden: bool
     for_weight: bool
+    for_bias: bool
     compute: torch.dtype
     chunk_bytes: int
     smoothing: float
 
 
-def _plan(hidden: Tensor, weight: Tensor, chunk_bytes: int, smoothing: float = 0.0) -> _Plan:
+def _plan(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, chunk_bytes: int, smoothing: float = 0.0
+) -> _Plan:
     recording, device = torch.is_grad_enabled(), hidden.device.type
     if torch.is_autocast_enabled(device):
         compute = torch.get_autocast_dtype(device)
@@ -70,6 +89,7 @@ def _plan(hidden: Tensor, weight: Tensor, chunk_bytes: int, smoothing: float = 0
     return _Plan(
         for_hidden=recording and hidden.requires_grad,
         for_weight=recording and weight.requires_grad,
+        for_bias=recording and bias is not None and bias.requires_grad,
         compute=compute,
         chunk_bytes=chunk_bytes,
         smoothing=smoothing,
@@ -79,8 +99,8 @@ def _plan(hidden: Tensor, weight: Tensor, chunk_bytes: int, smoothing: float = 0
 class _Chunks:
     """The supervised tokens of a batch, chunk by chunk over one buffer, and gradients summed over them."""
 
-    def __init__(self, hidden: Tensor, weight: Tensor, labels: Tensor, plan: _Plan):
-        self.whole_hidden, self.whole_weight = hidden, weight
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, plan: _Plan):
+        self.whole_hidden, self.whole_weight, self.bias = hidden, weight, bias
         labels = labels.reshape(-1)
         self.rows = (labels != IGNORED).nonzero().squeeze(-1)  # (n,)
         self.labels = labels[self.rows, None]  # (n, 1)
@@ -98,7 +118,10 @@ class _Chunks:
             place = slice(start, min(start + self.size, len(self.rows)))
             logits = buffer[: place.stop - start]
             torch.mm(self.hidden[place], self.weight.T, out=logits)
-            yield place, logits.to(self.wide)
+            logits = logits.to(self.wide)
+            if self.bias is not None:
+                logits += self.bias
+            yield place, logits
 
     def normalize(self, place: slice, logits: Tensor) -> tuple[Tensor, Tensor]:
         """Logits, in place, into probabilities (c, V); with the targets' log-probabilities (c, 1).
@@ -118,6 +141,7 @@ class _Chunks:
         self.grad_weight = (
             torch.zeros_like(self.whole_weight, dtype=self.wide) if self.plan.for_weight else None
         )
+        self.grad_bias = torch.zeros_like(self.bias, dtype=self.wide) if self.plan.for_bias else None
 
     def add_gradients(self, place: slice, probabilities: Tensor, scale: Tensor | None = None) -> None:
         """Add those of -log(probability), each times ``scale`` (c, 1); overwrites ``probabilities``."""
@@ -128,6 +152,8 @@ class _Chunks:
         probabilities.scatter_add_(1, self.labels[place], label_share)
         if scale is not None:
             probabilities.mul_(scale)
+        if self.grad_bias is not None:
+            self.grad_bias += probabilities.sum(dim=0)
         slopes = probabilities.to(self.plan.compute)  # (c, V)
         if self.grad_hidden is not None:
             torch.mm(slopes, self.weight, out=self.grad_hidden[place])
@@ -137,28 +163,31 @@ class _Chunks:
             self.grad_weight += slopes.T @ self.hidden[place]
 
     def gradients(self) -> list[Tensor | None]:
-        """Those of hidden, ignored tokens included, and of the weight, in their types."""
-        hidden, weight = self.grad_hidden, self.grad_weight
+        """Those of hidden, ignored tokens included, of the weight and of the bias, in their types."""
+        hidden, weight, bias = self.grad_hidden, self.grad_weight, self.grad_bias
         if hidden is not None:
             whole = torch.zeros_like(self.whole_hidden, memory_format=torch.contiguous_format)
             whole.view(-1, hidden.shape[-1])[self.rows] = hidden.to(whole.dtype)
             hidden = whole
-        return [hidden, None if weight is None else weight.to(self.whole_weight.dtype)]
+        weight = None if weight is None else weight.to(self.whole_weight.dtype)
+        return [hidden, weight, None if bias is None else bias.to(self.bias.dtype)]
 
 
 class _NLL(torch.autograd.Function):
     """Value and gradients in one pass; the backward pass only scales them."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, plan: _Plan) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, plan: _Plan
+    ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            chunks = _Chunks(hidden, weight, labels, plan)
+            chunks = _Chunks(hidden, weight, bias, labels, plan)
             chunks.start_gradients()
             loss = torch.zeros((), dtype=chunks.wide, device=hidden.device)
             for place, logits in chunks.logits():
                 probabilities, log_probs = chunks.normalize(place, logits)
                 loss -= log_probs.sum()
-                if plan.for_hidden or plan.for_weight:
+                if plan.for_hidden or plan.for_weight or plan.for_bias:
                     chunks.add_gradients(place, probabilities)
             ctx.grads = chunks.gradients()
         return loss
@@ -178,22 +207,24 @@ class _LogProbs(torch.autograd.Function):
     """Log-probabilities of the labels; keeps no logits, the backward pass makes them again."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, plan: _Plan) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, labels: Tensor, plan: _Plan
+    ) -> Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
-            chunks = _Chunks(hidden, weight, labels, plan)
+            chunks = _Chunks(hidden, weight, bias, labels, plan)
             log_probs = torch.zeros(labels.numel(), dtype=chunks.wide, device=hidden.device)
             for place, logits in chunks.logits():
                 log_probs[chunks.rows[place]] = chunks.normalize(place, logits)[1].squeeze(-1)
-        ctx.save_for_backward(hidden, weight, labels)
+        ctx.save_for_backward(hidden, weight, bias, labels)
         ctx.plan = plan
         return log_probs.view(labels.shape)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, labels = ctx.saved_tensors
+        hidden, weight, bias, labels = ctx.saved_tensors
         with torch.autocast(hidden.device.type, enabled=False):
-            chunks = _Chunks(hidden, weight, labels, ctx.plan)
+            chunks = _Chunks(hidden, weight, bias, labels, ctx.plan)
             chunks.start_gradients()
             scale = -grad.reshape(-1, 1)[chunks.rows]
             for place, logits in chunks.logits():

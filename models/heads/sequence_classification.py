@@ -14,19 +14,18 @@ from torch import Tensor, nn
 
 from conf.errors import ConfigError
 from models.config import ModelConfig, ProblemType
-from models.heads.causal_lm import backbone_extras
-from models.outputs import BaseModelOutputWithPast, SequenceClassifierOutputWithPast
+from models.heads.classification import sequence_loss
+from models.heads.head import Head, mean_or_share
+from models.outputs import ModelOutput, SequenceClassifierOutputWithPast, passed_on
 
 
-class SequenceClassificationHead(nn.Module):
+class SequenceClassificationHead(Head):
     """A bias-free linear layer at the last token that is no padding, whichever side is padded.
 
-    Without ``problem_type`` the loss is chosen as upstream does: one label is a regression, whole-number
-    labels name a class, others mark several classes.
+    ``models.heads.classification.sequence_loss`` says which loss is taken.
     """
 
     name: ClassVar[str] = "sequence_classification"
-    inputs: ClassVar[tuple[str, ...]] = ("labels", "num_items_in_batch")
 
     def __init__(
         self,
@@ -89,23 +88,13 @@ class SequenceClassificationHead(nn.Module):
             return -1
         return (torch.arange(hidden.shape[1], device=hidden.device) * tokens).argmax(dim=-1)
 
-    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean loss of scores (B, L) against classes (B), class marks (B, L) or values (B) or (B, L)."""
-        problem = self.problem_type
-        if problem is None and logits.shape[-1] == 1:
-            problem = "regression"
-        elif problem is None:
-            whole = labels.dtype in (torch.int64, torch.int32)
-            problem = "single_label_classification" if whole else "multi_label_classification"
-        if problem == "regression":
-            return F.mse_loss(logits.view(-1), labels.view(-1).to(logits.dtype))
-        if problem == "single_label_classification":
-            return F.cross_entropy(logits, labels.view(-1))
-        return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+    def loss_sum(self, hidden: Tensor, labels: Tensor, **places: Tensor | None) -> Tensor:
+        """The sequences' summed loss, an fp32 scalar; ``places`` as in ``forward``."""
+        return sequence_loss(self(hidden, **places), labels, self.problem_type)[0]
 
     def outputs(
         self,
-        backbone: BaseModelOutputWithPast,
+        backbone: ModelOutput,
         inputs: Mapping[str, Any],
         *,
         labels: Tensor | None = None,
@@ -113,8 +102,9 @@ class SequenceClassificationHead(nn.Module):
     ) -> SequenceClassifierOutputWithPast:
         """Scores of each sequence; with labels the loss: the mean, or the sum over ``num_items_in_batch``."""
         places = {name: inputs.get(name) for name in ("input_ids", "attention_mask", "cu_seqlens")}
-        logits = self(backbone.last_hidden_state, **places)
-        loss = None if labels is None else self.loss(logits, labels)
-        if loss is not None and num_items_in_batch is not None:
-            loss = loss * len(logits) / num_items_in_batch
-        return SequenceClassifierOutputWithPast(loss=loss, logits=logits, **backbone_extras(backbone))
+        logits, loss = self(backbone.last_hidden_state, **places), None
+        if labels is not None:
+            total, count = sequence_loss(logits, labels, self.problem_type)
+            loss = mean_or_share(total, count, num_items_in_batch)
+        extras = passed_on(backbone, SequenceClassifierOutputWithPast)
+        return SequenceClassifierOutputWithPast(loss=loss, logits=logits, **extras)

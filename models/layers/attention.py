@@ -22,11 +22,13 @@ from conf.plugins import nearest
 
 @dataclass(frozen=True, kw_only=True)
 class Visibility:
-    """Which keys each query may see: those of its own document that are no padding and not later than itself.
+    """Which keys each query may see: those of its own document that are no padding.
 
-    The last ``num_queries`` of the ``num_keys`` positions are asked for; the ones before them are cached.
-    ``padding`` (B, S) is true where there is a token. ``cu_seqlens`` (documents + 1) are the borders of the
-    documents packed into one row. Masks are made when a backend first needs them, once for all layers.
+    If ``causal``, also none later than itself, and with a ``window`` none that many tokens back or more; the
+    last ``num_queries`` of the ``num_keys`` positions are asked for then, those before them are cached.
+    ``across``: the keys are an encoder's and not of the queries' own sequence. ``padding`` (B, S) is true
+    where a key is of a token. ``cu_seqlens`` (documents + 1) are the borders of the documents packed into one
+    row. Masks are made when a backend first needs them, once for all layers.
     """
 
     num_queries: int
@@ -34,12 +36,28 @@ class Visibility:
     device: torch.device
     padding: Tensor | None = None
     cu_seqlens: Tensor | None = None
+    causal: bool = True
+    window: int | None = None
+    across: bool = False
+
+    def __post_init__(self) -> None:
+        assert self.causal or self.window is None, "a window looks back"
 
     @classmethod
     def of(
-        cls, hidden: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None, cached: int
+        cls,
+        hidden: Tensor,
+        attention_mask: Tensor | None,
+        cu_seqlens: Tensor | None = None,
+        cached: int = 0,
+        *,
+        causal: bool = True,
+        window: int | None = None,
     ) -> Visibility:
-        """For hidden states (B, T, D) after ``cached`` tokens; a mask that hides nothing is dropped."""
+        """Of hidden states (B, T, D) among themselves and ``cached`` tokens before them.
+
+        ``attention_mask`` (B, cached + T) is 1 at tokens; one that hides nothing is dropped.
+        """
         batch, num_queries = hidden.shape[:2]
         num_keys = cached + num_queries
         if cu_seqlens is not None and (attention_mask is not None or cached or batch != 1):
@@ -53,7 +71,7 @@ class Visibility:
                     f"got {tuple(attention_mask.shape)}"
                 )
             attention_mask = attention_mask.bool()
-            if _hides_nothing(attention_mask, cached):
+            if _hides_nothing(attention_mask, cached, causal):
                 attention_mask = None
         return cls(
             num_queries=num_queries,
@@ -61,12 +79,33 @@ class Visibility:
             device=hidden.device,
             padding=attention_mask,
             cu_seqlens=cu_seqlens,
+            causal=causal,
+            window=window,
         )
 
+    @classmethod
+    def of_encoded(cls, hidden: Tensor, encoded: Tensor, attention_mask: Tensor | None) -> Visibility:
+        """Of hidden states (B, T, D) on an encoder's (B, S, D), whose ``attention_mask`` is (B, S)."""
+        padding = None if attention_mask is None else attention_mask.bool()
+        if padding is not None and padding.shape != encoded.shape[:2]:
+            raise ValueError(
+                f"encoder_attention_mask: expected shape {tuple(encoded.shape[:2])} (batch, encoded tokens), "
+                f"got {tuple(padding.shape)}"
+            )
+        if padding is not None and _hides_nothing(padding, cached=0, causal=False):
+            padding = None
+        sizes = {"num_queries": hidden.shape[1], "num_keys": encoded.shape[1]}
+        return cls(**sizes, device=hidden.device, padding=padding, causal=False, across=True)
+
     @property
-    def plainly_causal(self) -> bool:
-        """Whether position alone decides."""
-        return self.padding is None and self.cu_seqlens is None
+    def looks_back(self) -> int | None:
+        """How many tokens a query sees at most, itself included; None where that limits nothing here."""
+        return None if self.window is None or self.window >= self.num_keys else self.window
+
+    @property
+    def by_position(self) -> bool:
+        """Whether nothing but being later hides a key."""
+        return self.padding is None and self.cu_seqlens is None and self.looks_back is None
 
     @cached_property
     def document_of(self) -> Tensor:
@@ -80,16 +119,47 @@ class Visibility:
         return self.cu_seqlens.diff().tolist()
 
     @cached_property
+    def alone(self) -> list[Visibility]:
+        """Each packed document's own."""
+        return [
+            Visibility(num_queries=n, num_keys=n, device=self.device, causal=self.causal, window=self.window)
+            for n in self.document_lengths
+        ]
+
+    @cached_property
     def mask(self) -> Tensor:
-        """(1 or B, 1, T, S) true where a query sees a key. Padding sees itself, so that no row is empty."""
-        keys = torch.arange(self.num_keys, device=self.device)
-        queries = keys[self.num_keys - self.num_queries :, None]
-        mask = (keys <= queries)[None, None]
-        if self.padding is not None:
-            mask = mask & self.padding[:, None, None, :] | (keys == queries)
+        """(1 or B, 1, T, S) true where a query sees a key.
+
+        So that no query sees nothing, padding sees itself if ``causal``, and everything in a row of padding.
+        """
+        if self.causal:
+            keys = torch.arange(self.num_keys, device=self.device)
+            queries = keys[self.num_keys - self.num_queries :, None]
+            mask = (keys <= queries)[None, None]
+            if self.window is not None:
+                mask = mask & (queries - keys < self.window)
+            if self.padding is not None:
+                mask = mask & self.padding[:, None, None, :] | (keys == queries)
+        else:
+            mask = torch.ones(1, 1, self.num_queries, self.num_keys, dtype=torch.bool, device=self.device)
+            if self.padding is not None:
+                mask = mask & self._padding_but_in_empty_rows[:, None, None, :]
         if self.cu_seqlens is not None:
             mask = mask & (self.document_of[:, None] == self.document_of)
         return mask
+
+    @property
+    def real_queries(self) -> Tensor:
+        """(B, T) true where a query is no padding; in cross-attention all count."""
+        assert self.padding is not None
+        if self.across:
+            return self.padding.new_ones(len(self.padding), self.num_queries)
+        return self.padding[:, self.num_keys - self.num_queries :]
+
+    @cached_property
+    def _padding_but_in_empty_rows(self) -> Tensor:
+        assert self.padding is not None
+        return self.padding | ~self.padding.any(dim=1, keepdim=True)
 
     @cached_property
     def block_mask(self) -> Any:
@@ -97,12 +167,17 @@ class Visibility:
         from torch.nn.attention.flex_attention import create_block_mask
 
         offset = self.num_keys - self.num_queries
-        padding, documents = self.padding, None if self.cu_seqlens is None else self.document_of
+        documents = None if self.cu_seqlens is None else self.document_of
+        padding = self.padding
+        if padding is not None and not self.causal:
+            padding = self._padding_but_in_empty_rows
 
         def visible(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            seen = k <= q + offset
+            seen = k <= q + offset if self.causal else k >= 0
+            if self.window is not None:
+                seen = seen & (q + offset - k < self.window)
             if padding is not None:
-                seen = seen & padding[b, k] | (k == q + offset)
+                seen = seen & padding[b, k] | (self.causal & (k == q + offset))
             if documents is not None:
                 seen = seen & (documents[q] == documents[k])
             return seen
@@ -111,11 +186,11 @@ class Visibility:
         return create_block_mask(visible, batch, None, self.num_queries, self.num_keys, device=self.device)
 
 
-def _hides_nothing(mask: Tensor, cached: int) -> bool:
-    """Whether causality alone keeps every real token from padding: there is none, or only on the right."""
+def _hides_nothing(mask: Tensor, cached: int, causal: bool) -> bool:
+    """Whether there is no padding, or causality alone keeps it from real tokens: it is on the right."""
     if mask.device.type == "meta" or torch.compiler.is_compiling():
         return False
-    visible = mask if cached else mask[:, 1:] <= mask[:, :-1]
+    visible = mask[:, 1:] <= mask[:, :-1] if causal and not cached else mask
     return bool(visible.all())
 
 
@@ -138,11 +213,11 @@ def sdpa_attention(
     if visibility.cu_seqlens is not None:
         return _sdpa_packed(q, k, v, visibility, scale=scale, dropout=dropout), None
     mask, causal = None, False
-    if not visibility.plainly_causal:
+    if not visibility.by_position:
         mask = visibility.mask
-    elif visibility.num_queries == visibility.num_keys:
+    elif visibility.causal and visibility.num_queries == visibility.num_keys:
         causal = True
-    elif visibility.num_queries > 1:
+    elif visibility.causal and visibility.num_queries > 1:
         mask = visibility.mask
     grouped = q.shape[1] != k.shape[1]
     out = F.scaled_dot_product_attention(
@@ -160,22 +235,26 @@ def _sdpa_packed(
 
         borders, longest = visibility.cu_seqlens.int(), max(lengths)
         q, k, v = (x[0].transpose(0, 1) for x in (q, k, v))  # (N, H or K, C)
-        causal = (-1, 0)  # a window: everything before, nothing after
         out = varlen_attn(
             *(q, k, v, borders, borders, longest, longest),
             scale=scale,
-            window_size=causal,
+            window_size=_reach(visibility),
             enable_gqa=grouped,
         )
         return out.transpose(0, 1)[None]
     parts = (x.split(lengths, dim=2) for x in (q, k, v))
     outs = [
-        F.scaled_dot_product_attention(
-            *part, dropout_p=dropout, is_causal=True, scale=scale, enable_gqa=grouped
-        )
-        for part in zip(*parts, strict=True)
+        sdpa_attention(*part, alone, scale=scale, dropout=dropout)[0]
+        for *part, alone in zip(*parts, visibility.alone, strict=True)
     ]
     return torch.cat(outs, dim=2)
+
+
+def _reach(visibility: Visibility) -> tuple[int, int]:
+    """How many tokens before and after itself a query sees, as FlashAttention wants it: -1 for all."""
+    if not visibility.causal:
+        return (-1, -1)
+    return (-1 if visibility.window is None else visibility.window - 1, 0)
 
 
 def _has_varlen_kernel(q: Tensor, dropout: float) -> bool:
@@ -194,14 +273,19 @@ def flash_attention_2(
         raise ConfigError(
             "model.attn_implementation: flash_attention_2 needs a package: pip install flash-attn"
         ) from None
-    options = {"dropout_p": dropout, "softmax_scale": scale, "causal": True}
+    options = {
+        "dropout_p": dropout,
+        "softmax_scale": scale,
+        "causal": visibility.causal,
+        "window_size": _reach(visibility),
+    }
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))  # (B, T, H, C)
     if visibility.cu_seqlens is not None:
         borders, longest = visibility.cu_seqlens.int(), max(visibility.document_lengths)
         out = flash_attn_varlen_func(q[0], k[0], v[0], borders, borders, longest, longest, **options)[None]
     elif visibility.padding is not None:
         real_k = visibility.padding
-        real_q = real_k[:, visibility.num_keys - visibility.num_queries :]
+        real_q = visibility.real_queries
         borders_q, borders_k = _borders(real_q), _borders(real_k)
         longest_q, longest_k = int(borders_q.diff().max()), int(borders_k.diff().max())
         packed = (q[real_q], k[real_k], v[real_k])

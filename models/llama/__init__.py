@@ -6,7 +6,7 @@ from conf.plugins import lazy
 
 _PUBLIC = {
     "LlamaConfig": "models.llama.config",
-    "LlamaModel": "models.llama.model",
+    "LlamaModel": "models.llama.tasks",
     "LlamaForCausalLM": "models.llama.tasks",
     "LlamaForSequenceClassification": "models.llama.tasks",
 }

@@ -1,19 +1,20 @@
-"""How our names of a Llama's parameters and those of Hugging Face checkpoints correspond, as data."""
+"""What a Llama can be trained for, and how the names of its parameters in checkpoints differ from ours."""
 
 from __future__ import annotations
 
-PREFIX = "model."  # of the backbone's parameters, which otherwise have the same names
+from models.tasks import Task
 
-HEADS = {
-    "causal_lm": {"weight": "lm_head.weight"},
-    "sequence_classification": {"weight": "score.weight"},
+TASKS = {
+    None: Task(architecture="LlamaModel"),
+    "causal_lm": Task(architecture="LlamaForCausalLM", head="causal_lm", keys={"weight": "lm_head.weight"}),
+    "sequence_classification": Task(
+        architecture="LlamaForSequenceClassification",
+        head="sequence_classification",
+        keys={"weight": "score.weight"},
+    ),
 }
 
-ARCHITECTURES = {
-    None: "LlamaModel",
-    "causal_lm": "LlamaForCausalLM",
-    "sequence_classification": "LlamaForSequenceClassification",
-}
+PREFIX = "model."  # of the backbone's parameters, under a head
 
 # (our name or prefix, the checkpoint's): nothing beyond the prefix and the heads.
 RENAMES: tuple[tuple[str, str], ...] = ()

@@ -1,8 +1,9 @@
-"""The documented names of Llama models with heads."""
+"""The documented names of Llama models."""
 
 from __future__ import annotations
 
 from models.auto import Composition
 
-LlamaForCausalLM = Composition(head="causal_lm", family="llama")
-LlamaForSequenceClassification = Composition(head="sequence_classification", family="llama")
+LlamaModel = Composition(task=None, family="llama")
+LlamaForCausalLM = Composition(task="causal_lm", family="llama")
+LlamaForSequenceClassification = Composition(task="sequence_classification", family="llama")

@@ -1,4 +1,7 @@
-"""Heads: chunked losses against full logits, and sequence classification against transformers."""
+"""Heads: chunked losses against full logits, sums against means, and classification against transformers.
+
+That each encoder head gives the reference's outputs is for the families' shared suite.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,11 @@ from transformers.trainer_pt_utils import LabelSmoother
 
 from models.heads.causal_lm import shift_labels
 from models.heads.chunked import linear_log_probs, linear_nll
+from models.heads.masked_lm import TransformedCausalLMHead
+from models.outputs import BaseModelOutput
+from models.task_model import TaskModel
+from tests.models.families.albert import CASE
+from tests.models.families.family import labelled, padded
 from tests.models.oracle import (
     assert_gradients_agree,
     close,
@@ -208,6 +216,52 @@ def test_a_second_backward_is_refused_and_not_wrong() -> None:
     assert "only once" in raises(loss.backward)
 
 
+def biased() -> Tensor:
+    return torch.randn(VOCAB, generator=torch.Generator().manual_seed(4)).requires_grad_()
+
+
+@pytest.mark.parametrize("rows_per_chunk", [1, 4, 1000])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_a_bias_counts_and_learns_as_with_full_logits(rows_per_chunk: int, smoothing: float) -> None:
+    hidden, weight, labels = case()
+    bias, size = biased(), rows_per_chunk * VOCAB * 4
+    full = F.linear(hidden, weight, bias).flatten(0, 1)
+    pairs = [
+        (
+            linear_nll(hidden, weight, labels, size, bias=bias, smoothing=smoothing),
+            F.cross_entropy(full, labels.flatten(), reduction="sum", label_smoothing=smoothing),
+        )
+    ]
+    if not smoothing:
+        upstream = torch.randn(labels.shape, generator=torch.Generator().manual_seed(9))
+        each = -F.cross_entropy(full, labels.flatten(), reduction="none").view_as(labels)
+        found = linear_log_probs(hidden, weight, labels, size, bias=bias)
+        pairs.append(((found * upstream).sum(), (each * upstream).sum()))
+    for value, expected in pairs:
+        assert close(value, expected, 2e-6)
+        gradients = torch.autograd.grad(value, (hidden, weight, bias))
+        wanted = torch.autograd.grad(expected, (hidden, weight, bias), retain_graph=True)
+        assert all(close(a, b) for a, b in zip(gradients, wanted, strict=True))
+
+
+@pytest.mark.parametrize("function", [linear_nll, linear_log_probs])
+@pytest.mark.parametrize("autocast", [True, False])
+def test_a_bias_in_bf16_stays_near_fp32_and_learns_alone(function: Any, autocast: bool) -> None:
+    hidden, weight, labels = (x.detach() for x in case())
+    bias = biased()
+    expected = function(hidden, weight, labels, bias=bias).sum()
+    (right,) = torch.autograd.grad(expected, bias)
+    if not autocast:
+        hidden, weight, bias = hidden.bfloat16(), weight.bfloat16(), bias.detach().bfloat16().requires_grad_()
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+        found = function(hidden, weight, labels, 4 * VOCAB * 4, bias=bias).sum()
+    assert found.dtype == torch.float32
+    assert close(found, expected, 1e-2)
+    (gradient,) = torch.autograd.grad(found, bias)
+    assert gradient.dtype == bias.dtype
+    assert close(gradient.float(), right, 2e-2)
+
+
 @pytest.mark.parametrize("tied", [True, False])
 def test_chunked_head_in_a_model_equals_transformers(tied: bool) -> None:
     model = ours(tie_word_embeddings=tied, num_key_value_heads=2)
@@ -249,6 +303,10 @@ def test_sequence_classification_equals_transformers(kind: str, side: str) -> No
     found, expected = model(batch), oracle(**batch)
     assert close(found.logits, expected.logits)
     assert close(found.loss, expected.loss)
+    places = {name: batch[name] for name in ("input_ids", "attention_mask")}
+    total = model(places, compute=lambda head, hidden: head.loss_sum(hidden, labels, **places))
+    assert close(total / 3, expected.loss)
+    assert close(model(batch, num_items_in_batch=6).loss, expected.loss / 2)
     found.loss.backward()
     expected.loss.backward()
     assert_gradients_agree(model, oracle)
@@ -268,6 +326,160 @@ def test_rows_without_a_padding_token_cannot_be_classified_together() -> None:
     assert raises(lambda: model(torch.ones(2, 4).long())) == (
         "pad_token_id: must be set in the model's configuration to classify several rows at once"
     )
+
+
+# -- the heads of encoders -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", CLASSIFICATION)
+def test_pooled_classification_equals_transformers(kind: str) -> None:
+    fields, labels = CLASSIFICATION[kind]
+    model = CASE.ours("sequence_classification", fields)
+    oracle = CASE.theirs("sequence_classification", model)
+    batch = {**padded("right"), "labels": labels}
+    found, expected = model(batch), oracle(**batch)
+    assert close(found.logits, expected.logits)
+    assert close(found.loss, expected.loss)
+    found.loss.backward()
+    expected.loss.backward()
+    assert_gradients_agree(model, oracle)
+
+
+def split(task: str) -> tuple[TaskModel, dict[str, Tensor], list[Tensor]]:
+    """A model, the backbone's inputs, and the labels in the order of the head's losses."""
+    model = CASE.ours(task)
+    batch = labelled(task, model, padded("right", token_types=True))
+    labels = [batch.pop(name) for name in model.head.inputs if name in batch]
+    return model, batch, labels
+
+
+@pytest.mark.parametrize("task", [task for task in CASE.oracles if task not in (None, "pretraining")])
+def test_sums_are_the_means_times_what_is_counted(task: str) -> None:
+    model, inputs, labels = split(task)
+    named = dict(zip(model.head.inputs, labels, strict=False))
+    counts = [int(((x != -100) & (x < 20 if task == "question_answering" else True)).sum()) for x in labels]
+    method = "nll" if task == "masked_lm" else "loss_sum"
+    total = model(inputs, compute=lambda head, *read: getattr(head, method)(*read, *labels))
+    assert total.dtype == torch.float32
+    assert close(model(inputs, **named, num_items_in_batch=7).loss * 7, total, 1e-6)
+    assert close(model(inputs, **named, num_items_in_batch=torch.tensor(7)).loss * 7, total, 1e-6)
+    if len({*counts}) == 1:
+        assert close(model(inputs, **named).loss * counts[0], total, 1e-6)
+    else:  # of an answer's two positions one lies outside of the text: a mean for each
+        assert (task, counts) == ("question_answering", [2, 3])
+
+
+def test_pretraining_is_two_sums_with_two_counts() -> None:
+    model, inputs, (labels, pairs) = split("pretraining")
+    words, order = model(inputs, compute=lambda head, *read: head.loss_sums(*read, labels, pairs))
+    smoothed, _ = model(inputs, compute=lambda head, *read: head.loss_sums(*read, labels, pairs, 0.1))
+    assert smoothed > words
+    named = {"labels": labels, "sentence_order_label": pairs}
+    supervised = int((labels != -100).sum())
+    mean = words / supervised + order / 3
+    assert close(model(inputs, **named).loss, mean, 1e-6)
+    assert close(model(inputs, **named, num_items_in_batch=4 * supervised).loss, mean / 4, 1e-6)
+    assert model(inputs, labels=labels).loss is None
+    assert model(inputs, sentence_order_label=pairs).loss is None
+
+
+def test_log_probabilities_of_masked_words_are_those_of_the_logits() -> None:
+    model, inputs, (labels,) = split("masked_lm")
+    found = model(inputs, compute=lambda head, hidden: head.log_probs(hidden, labels))
+    expected = model(inputs).logits.log_softmax(-1).gather(2, labels.clamp(min=0)[..., None])[..., 0]
+    assert close(found, expected.masked_fill(labels == -100, 0.0))
+
+
+@pytest.mark.parametrize("task", ["masked_lm", "token_classification"])
+def test_what_is_not_supervised_has_no_influence(task: str) -> None:
+    model, _, (labels,) = split(task)
+    head = model.head
+    method = head.nll if task == "masked_lm" else head.loss_sum
+    hidden = torch.randn(3, 20, 32, generator=torch.Generator().manual_seed(0))
+    poisoned = hidden.masked_fill((labels == -100)[..., None], torch.nan)
+    assert torch.equal(method(poisoned, labels), method(hidden, labels))
+    loss = method(poisoned, torch.full_like(labels, -100))
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(parameter.grad.any() for parameter in head.parameters())
+
+
+def test_a_transformed_head_for_next_tokens_scores_only_what_is_kept() -> None:
+    sizes = {"activation": "gelu", "eps": 1e-12, "shares_embeddings": False}
+    head = TransformedCausalLMHead(WIDTH, 6, VOCAB, **sizes)
+    head.decoder.init_weights(0.2)
+    hidden = torch.randn(2, 5, WIDTH)
+    whole = head(hidden)
+    assert whole.shape == (2, 5, VOCAB)
+    assert close(head(hidden, logits_to_keep=2), whole[:, -2:], 1e-6)
+    assert close(head(hidden, logits_to_keep=torch.tensor([0, 3])), whole[:, [0, 3]], 1e-6)
+    labels = torch.randint(0, VOCAB, (2, 5))
+    output, row = (BaseModelOutput(last_hidden_state=x) for x in (hidden, hidden[:1]))
+    packed = head.outputs(row, {"cu_seqlens": torch.tensor([0, 2, 5])}, labels=labels[:1])
+    assert close(packed.loss, F.cross_entropy(whole[0, [0, 2, 3]], labels[0, [1, 3, 4]]), 1e-6)
+    mean = F.cross_entropy(whole[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+    assert close(head.outputs(output, {}, labels=labels).loss, mean, 1e-6)
+    assert close(head.outputs(output, {}, labels=labels, num_items_in_batch=4).loss, mean * 2, 1e-6)
+    assert "leave it out with labels" in raises(
+        lambda: head.outputs(output, {}, labels=labels, logits_to_keep=1)
+    )
+
+
+@pytest.mark.parametrize(
+    "task", ["sequence_classification", "multiple_choice", "token_classification", "pretraining"]
+)
+def test_dropout_before_scores_acts_in_training_only(task: str) -> None:
+    model = CASE.ours(task, {"classifier_dropout_prob": 0.5})
+    inputs = labelled(task, model, padded("right"))
+    assert torch.equal(model(inputs)[-1], model(inputs)[-1])
+    model.train()
+    assert not torch.equal(model(inputs)[-1], model(inputs)[-1])
+
+
+def test_choices_are_rows_of_one_batch() -> None:
+    model, inputs, _ = split("multiple_choice")
+    scores = model(inputs).logits
+    assert scores.shape == (3, 2)
+    for choice in range(2):
+        alone = model({name: value[:, choice : choice + 1] for name, value in inputs.items()}).logits
+        assert close(alone[:, 0], scores[:, choice])
+    embedded = model.get_input_embeddings()(inputs.pop("input_ids"))
+    positions = torch.arange(20).expand(3, 2, 20)
+    assert close(model(inputs, inputs_embeds=embedded, position_ids=positions).logits, scores)
+    assert raises(lambda: model(torch.ones(3, 20).long())) == (
+        "multiple choice takes rows of choices (batch, choices, tokens), got (3, 20)"
+    )
+
+
+@pytest.mark.parametrize("task", ["sequence_classification", "pretraining", "token_classification"])
+def test_packed_documents_are_scored_one_by_one(task: str) -> None:
+    model, lengths = CASE.ours(task), (6, 2, 9)
+    batch = packed_batch(lengths)
+    separate = [model(ids) for ids in batch["input_ids"].split(lengths, dim=1)]
+    found = model(batch)
+    for name in found:
+        dim = 0 if name in ("sop_logits", "logits") and task != "token_classification" else 1
+        assert close(found[name], torch.cat([output[name] for output in separate], dim=dim)), name
+
+
+def test_an_answer_is_sought_in_its_own_document() -> None:
+    model, lengths = CASE.ours("question_answering"), (6, 2, 9)
+    batch = packed_batch(lengths)
+    starts, ends = torch.tensor([3, 2, 0]), torch.tensor([[5], [1], [8]])  # the second starts outside
+    total = sum(
+        model(ids, start_positions=start[None], end_positions=end, num_items_in_batch=1).loss
+        for ids, start, end in zip(batch["input_ids"].split(lengths, dim=1), starts, ends, strict=True)
+    )
+    named = {"start_positions": starts, "end_positions": ends}
+    assert close(model(batch, **named, num_items_in_batch=1).loss, total)
+    borders = batch["cu_seqlens"]
+    summed = model(
+        batch, compute=lambda head, hidden: head.loss_sum(hidden, starts, ends, cu_seqlens=borders)
+    )
+    assert close(summed, total)
+    summed.backward()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+    assert model(batch, start_positions=starts).loss is None
 
 
 def test_outputs_are_read_by_name_key_and_place() -> None:

@@ -1,0 +1,57 @@
+"""The token classification head: scores of every token, as for named entities.
+
+Shapes: B batch, T tokens, D hidden, L labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from models.config import ModelConfig
+from models.heads.chunked import supervised
+from models.heads.classification import class_loss
+from models.heads.head import Head, mean_or_share
+from models.outputs import ModelOutput, TokenClassifierOutput, passed_on
+
+
+class TokenClassificationHead(Head):
+    """Dropout and a linear layer, the same at each token of an encoder or a decoder."""
+
+    name: ClassVar[str] = "token_classification"
+
+    def __init__(self, hidden_size: int, num_labels: int, *, dropout: float = 0.0):
+        super().__init__()
+        self.classifier = nn.Linear(hidden_size, num_labels)
+        self.dropout = dropout
+
+    @classmethod
+    def from_config(cls, config: ModelConfig) -> Self:
+        """The head for a family's configuration."""
+        return cls(config.hidden_size, config.num_labels, dropout=config.head_dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., L)"""
+        return self.classifier(F.dropout(hidden, self.dropout, self.training))
+
+    def loss_sum(self, hidden: Tensor, labels: Tensor) -> Tensor:
+        """Summed cross-entropy, an fp32 scalar; labels (B, T) are classes, -100 where none is asked for."""
+        hidden, labels = supervised(hidden, labels)
+        return class_loss(self(hidden), labels)[0]
+
+    def outputs(
+        self,
+        backbone: ModelOutput,
+        inputs: Mapping[str, Any],
+        *,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> TokenClassifierOutput:
+        """Scores of each token; with labels the loss: the mean, or the sum over ``num_items_in_batch``."""
+        logits, loss = self(backbone.last_hidden_state), None
+        if labels is not None:
+            loss = mean_or_share(*class_loss(logits, labels), num_items_in_batch)
+        return TokenClassifierOutput(loss=loss, logits=logits, **passed_on(backbone, TokenClassifierOutput))
