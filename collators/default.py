@@ -9,11 +9,17 @@ import torch
 from torch import Tensor
 
 from conf.errors import DataError
+from processors import Tokenizer
 
 
 def default_collator(processing_class: Any) -> Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]]:
-    """Where none is given: padding by a tokenizer, this library's or a foreign one, else stacking."""
-    if hasattr(processing_class, "pad") and hasattr(processing_class, "padding_side"):
+    """Where none is given: padding by a tokenizer, this library's or a foreign one, else stacking.
+
+    A foreign one pads by its own ``pad``, which leaves labels of token length as they are. Ours are padded
+    here, with -100 for labels.
+    """
+    own = isinstance(processing_class, Tokenizer)
+    if not own and hasattr(processing_class, "pad") and hasattr(processing_class, "padding_side"):
         return _PaddedByIt(processing_class)
     if hasattr(processing_class, "pad_token_id"):
         return _Padded(processing_class)
@@ -54,28 +60,25 @@ class _PaddedByIt:
 class _Padded:
     """Pads every column of token length by this library's tokenizer, to the longest row of the batch."""
 
-    FILLERS: ClassVar[Mapping[str, int]] = {"labels": -100, "attention_mask": 0}
+    FILLERS: ClassVar[Mapping[str, int]] = {"labels": -100, "attention_mask": 0, "special_tokens_mask": 1}
 
     def __init__(self, tokenizer: Any):
-        self.pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        pad_token_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        self.fillers = {**self.FILLERS, "input_ids": pad_token_id}
+        self.left = getattr(tokenizer, "padding_side", "right") == "left"
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         rows = [_renamed(row) for row in rows]
         lengths = [len(row["input_ids"]) for row in rows]
         if "attention_mask" not in rows[0]:
             rows = [{**row, "attention_mask": [1] * n} for row, n in zip(rows, lengths, strict=True)]
-        padded = []
-        for row, length in zip(rows, lengths, strict=True):
-            gap = max(lengths) - length
-            padded.append(
-                {
-                    name: [
-                        *value,
-                        *[self.FILLERS.get(name, self.pad_token_id if name == "input_ids" else 0)] * gap,
-                    ]
-                    if hasattr(value, "__len__") and len(value) == length
-                    else value
-                    for name, value in row.items()
-                }
-            )
-        return stacked(padded)
+        longest = max(lengths)
+        return stacked([self._padded(row, n, longest - n) for row, n in zip(rows, lengths, strict=True)])
+
+    def _padded(self, row: Mapping[str, Any], length: int, gap: int) -> dict[str, Any]:
+        padded = dict(row)
+        for name, value in row.items():
+            if not isinstance(value, str) and hasattr(value, "__len__") and len(value) == length:
+                filling = [self.fillers.get(name, 0)] * gap
+                padded[name] = [*filling, *value] if self.left else [*value, *filling]
+        return padded

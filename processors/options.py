@@ -2,21 +2,71 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+TokenizerKind = Literal["bpe", "bpe_byte_fallback", "wordpiece", "unigram", "characters"]
+
+# The kinds of tokenizer that can be trained; for each, the options that have an effect, and what they are
+# unless given. Every kind has ``vocab_size``.
+KINDS: dict[str, dict[str, Any]] = {
+    "bpe": {"min_frequency": 2},
+    "bpe_byte_fallback": {"min_frequency": 2, "character_coverage": 0.9995},
+    "wordpiece": {
+        "min_frequency": 2,
+        "character_coverage": 0.9995,
+        "do_lower_case": False,
+        "strip_accents": None,
+        "tokenize_chinese_chars": True,
+    },
+    "unigram": {"character_coverage": 0.9995, "do_lower_case": True, "keep_accents": False},
+    "characters": {"min_frequency": 1, "do_lower_case": False},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainOptions:
     """How to train a tokenizer on the run's own texts.
 
-    ``vocab_size`` counts everything: special tokens, the 256 bytes and the merges. A small corpus may end
-    below it. ``min_frequency`` is how often a pair must occur to be merged.
+    ``train`` is the kind: ``bpe`` (byte-level, as GPT-2 and Llama 3), ``bpe_byte_fallback`` (as Llama 1 and
+    2), ``wordpiece`` (as BERT), ``unigram`` (as ALBERT) or ``characters`` (for speech). ``vocab_size`` counts
+    everything: special tokens, characters or bytes, and pieces. A small corpus may end below it.
+
+    The others are None for what the kind has as its own (``KINDS``), and an error for a kind that has no
+    such option. ``min_frequency`` is how often a pair must occur to be merged, or a character to be a token.
+    ``character_coverage`` is the share of all characters that get a token of their own; the rarest have none.
+    ``do_lower_case``, ``strip_accents`` (of BERT: None is where it lower-cases), ``keep_accents`` (of ALBERT)
+    and ``tokenize_chinese_chars`` (each a word) say how a text is normalised, also after the training.
     """
 
-    train: Literal["bpe"] = "bpe"
+    train: TokenizerKind = "bpe"
     vocab_size: int = 4096
-    min_frequency: int = 2
+    min_frequency: int | None = None
+    character_coverage: float | None = None
+    do_lower_case: bool | None = None
+    strip_accents: bool | None = None
+    keep_accents: bool | None = None
+    tokenize_chinese_chars: bool | None = None
+
+    def problems(self) -> Iterator[str]:
+        """What cannot be, as sentences that begin with the option's name."""
+        for field in fields(TrainOptions)[2:]:
+            value = getattr(self, field.name)
+            if value is not None and field.name not in KINDS[self.train]:
+                having = ", ".join(kind for kind, options in KINDS.items() if field.name in options)
+                yield f"{field.name}: {value} has no effect on a {self.train} tokenizer, only on {having}."
+        if self.vocab_size < 1:
+            yield f"vocab_size: {self.vocab_size} is less than 1."
+        if self.min_frequency is not None and self.min_frequency < 1:
+            yield f"min_frequency: {self.min_frequency} is less than 1."
+        if self.character_coverage is not None and not 0 < self.character_coverage <= 1:
+            yield f"character_coverage: {self.character_coverage} is not above 0 and up to 1."
+
+    def settings(self) -> dict[str, Any]:
+        """The options of the kind, with its own values where none is given."""
+        own = KINDS[self.train]
+        return {name: own[name] if (value := getattr(self, name)) is None else value for name in own}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -33,7 +33,8 @@ Spans = list[tuple[int, int]]
 # Code points that Unicode sets aside for a program's own use; in texts they become U+FFFD.
 _LITERAL = "\ufdd0"  # stands after the first character of a special token spelled out by a message
 _GENERATION_START, _GENERATION_END = "\ufdd1", "\ufdd2"
-_OURS = re.compile(f"{_LITERAL}|{_GENERATION_START}|{_GENERATION_END}")
+_OPEN = "\ufdd3 "  # ends the message that is to be continued; a template may trim the space
+_OURS = re.compile(f"{_LITERAL}|{_GENERATION_START}|{_GENERATION_END}|{_OPEN[0]}")
 
 # Names in use for the same thing; the first is the common one.
 _REASONING = ("reasoning_content", "thinking", "reasoning")
@@ -82,17 +83,39 @@ class ChatTemplate:
         messages: Sequence[Message],
         tools: Sequence[Any] | None = None,
         *,
+        documents: Sequence[Mapping[str, Any]] | None = None,
         add_generation_prompt: bool = False,
+        continue_final_message: bool | str = False,
+        protected: bool = True,
+        variables: Mapping[str, Any] | None = None,
     ) -> Rendered:
-        """The conversation as the template writes it, with the words that ask for an answer if wanted."""
+        """The conversation as the template writes it, with the words that ask for an answer if wanted.
+
+        ``documents`` and ``variables`` are for templates that know them. ``continue_final_message`` ends the
+        text within the last message: in its content, or in the field that is named. ``protected=False``
+        takes special tokens spelled out by messages for real: ``literal`` is empty then.
+        """
+        clean = self._protect if protected else self._without_our_marks
+        conversation = [_with_reasoning(clean(message)) for message in messages]
+        if continue_final_message:
+            field = continue_final_message if isinstance(continue_final_message, str) else "content"
+            self._open_end(conversation, field)
+        given = {
+            **self.tokenizer.special_tokens,
+            **{name: clean(value) for name, value in (variables or {}).items()},
+            "messages": conversation,
+            "tools": clean(tools) if tools is not None else None,
+            "documents": clean(documents) if documents is not None else None,
+            "add_generation_prompt": add_generation_prompt,
+        }
+        text = self._run(self._with_tools if tools else self._plain, given)
+        if continue_final_message:
+            text = _until_open_end(text)
+        return _without_marks(text) if _OURS.search(text) else Rendered(text=text)
+
+    def _run(self, template: jinja2.Template, given: Mapping[str, Any]) -> str:
         try:
-            text = (self._with_tools if tools else self._plain).render(
-                messages=[_with_reasoning(self._protect(message)) for message in messages],
-                tools=self._protect(tools) if tools else None,
-                documents=None,
-                add_generation_prompt=add_generation_prompt,
-                **self.tokenizer.special_tokens,
-            )
+            return template.render(given)
         except RowError:
             raise
         except jinja2.exceptions.SecurityError as error:
@@ -101,7 +124,24 @@ class ChatTemplate:
             ) from error
         except Exception as error:  # templates fail in any way that code can
             raise RowError(f"the chat template refuses this conversation: {error}") from error
-        return _without_marks(text) if _OURS.search(text) else Rendered(text=text)
+
+    def _open_end(self, messages: Sequence[dict[str, Any]], field: str) -> None:
+        """Mark where the text of the last message ends."""
+        final = messages[-1] if messages else {}
+        value = final.get(field)
+        if value is None:
+            raise RowError(f"continue_final_message: the last message has no {field!r} to continue.")
+        # Reasoning stands under several names, and a template reads one of them.
+        same = [name for name in _REASONING if field in _REASONING and final.get(name) == value] or [field]
+        if not any(name in source for name in same for source in self.sources):
+            raise RowError(f"continue_final_message: the chat template does not read {field!r}.")
+        if isinstance(value, str):
+            final.update(dict.fromkeys(same, value + _OPEN))
+            return
+        texts = [part for part in value if isinstance(part, dict) and "text" in part]
+        if not texts:
+            raise RowError("continue_final_message: the last message has no text to continue.")
+        texts[-1]["text"] += _OPEN
 
     def encode(
         self,
@@ -120,19 +160,20 @@ class ChatTemplate:
         BOS: as the template writes it; where it writes none and the tokenizer starts every text with one,
         that one is put before (span 0, 0).
         """
-        tokenizer = self.tokenizer
-        leading = tokenizer.leading_ids
-        for one, encoding in zip(
-            rendered, tokenizer.encode_with_offsets([one.text for one in rendered]), strict=True
-        ):
-            ids = np.array(encoding.ids, np.int32)
-            spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
-            if one.literal:
-                ids, spans = self._spell_out(one, ids, spans)
-            if leading and (not len(ids) or ids[0] != tokenizer.bos_token_id):
+        leading = self.tokenizer.leading_ids
+        for ids, spans in self.as_written(rendered):
+            if leading and (not len(ids) or ids[0] != self.tokenizer.bos_token_id):
                 ids = np.concatenate([np.array(leading, np.int32), ids])
                 spans = np.concatenate([np.zeros((len(leading), 2), np.int64), spans])
             yield ids, spans
+
+    def as_written(self, rendered: Sequence[Rendered]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """``tokenize`` without a BOS that the template does not write."""
+        encodings = self.tokenizer.encode_with_offsets([one.text for one in rendered])
+        for one, encoding in zip(rendered, encodings, strict=True):
+            ids = np.array(encoding.ids, np.int32)
+            spans = np.array(encoding.offsets, np.int64).reshape(-1, 2)
+            yield self._spell_out(one, ids, spans) if one.literal else (ids, spans)
 
     def stop_ids(self) -> list[int]:
         """The ids at which generation ends: the EOS token, and what this template ends an answer with."""
@@ -175,17 +216,11 @@ class ChatTemplate:
 
     def _protect(self, value: Any) -> Any:
         """A fresh copy of plain values in which no string holds a special token in one piece."""
-        if isinstance(value, str):
-            return self._reserved.sub(_break, value) if self._reserved.search(value) else str(value)
-        if value is None or isinstance(value, bool | int | float):
-            return value
-        if isinstance(value, Mapping):
-            return {key: self._protect(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [self._protect(item) for item in value]
-        raise RowError(
-            f"a conversation holds a value of type {type(value).__name__}; only plain JSON values are known."
-        )
+        return _plain(value, self._reserved)
+
+    def _without_our_marks(self, value: Any) -> Any:
+        """A fresh copy of plain values in which no string holds one of our marks."""
+        return _plain(value, _OURS)
 
     def _spell_out(self, one: Rendered, ids: np.ndarray, spans: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Replace each special token that came from a message by the tokens of its characters.
@@ -219,6 +254,21 @@ def stop_ids(tokenizer: Tokenizer) -> list[int]:
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
+def _plain(value: Any, reserved: re.Pattern[str]) -> Any:
+    """A fresh copy of plain values, what is reserved broken; ``RowError`` for values of other types."""
+    if isinstance(value, str):
+        return reserved.sub(_break, value) if reserved.search(value) else str(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _plain(item, reserved) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item, reserved) for item in value]
+    raise RowError(
+        f"a conversation holds a value of type {type(value).__name__}; only plain JSON values are known."
+    )
+
+
 def _break(match: re.Match[str]) -> str:
     found = match.group()
     return "\ufffd" if _OURS.fullmatch(found) else found[0] + _LITERAL + found[1:]
@@ -228,6 +278,15 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     """Reasoning under each name that templates read it by."""
     given = next((message[name] for name in _REASONING if message.get(name) is not None), None)
     return message if given is None else {"thinking": given, **message, "reasoning_content": given}
+
+
+def _until_open_end(marked: str) -> str:
+    """A rendered text up to where its last message was to be continued."""
+    end = marked.rfind(_OPEN[0])
+    if end < 0:
+        raise RowError("continue_final_message: the chat template does not write the last message as it is.")
+    # A template that trims messages took our space away, and the message's own at that place as well.
+    return marked[:end] if marked.startswith(_OPEN, end) else marked[:end].rstrip()
 
 
 def _without_marks(marked: str) -> Rendered:

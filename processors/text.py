@@ -14,22 +14,25 @@ from processors.tokenizers import Tokenizer
 
 
 class TextDocuments:
-    """Each row's text with the EOS token behind it (and BOS before it where the tokenizer puts one).
+    """Each row's text with the EOS token behind it, of encoders the one that separates texts.
+
+    What the tokenizer puts before a text, a BOS token say, is there too.
 
     Texts longer than ``max_length`` tokens become consecutive documents; put together they are the text
     again. Special tokens spelled out in a text stay text.
     """
 
     def __init__(self, options: TextFormat, *, tokenizer: Tokenizer, max_length: int):
-        """``ConfigError`` where no target could remain or the tokenizer has no EOS token."""
+        """``ConfigError`` where no target could remain or the tokenizer has no token to end a text with."""
         if max_length < 3:
             raise ConfigError(
                 f"data.max_length: {max_length} is too short to split texts by; give 3 or more."
             )
-        if tokenizer.eos_token_id is None:
+        end = tokenizer.sep_token_id if tokenizer.eos_token_id is None else tokenizer.eos_token_id
+        if end is None:
             raise ConfigError("format text: the tokenizer has no EOS token to end a text with.")
         self.options = options
-        self.tokenizer = tokenizer
+        self.tokenizer, self.end = tokenizer, end
         self.max_length = max_length
         self._report = FormatReport()
 
@@ -59,8 +62,8 @@ class TextDocuments:
         yield text_column(row, options.column)
 
     def _split(self, ids: list[int]) -> Iterator[Document]:
-        if ids[-1] != self.tokenizer.eos_token_id:
-            ids = [*ids, self.tokenizer.eos_token_id]
+        if ids[-1] != self.end:
+            ids = [*ids, self.end]
         starts = list(range(0, len(ids), self.max_length))
         if len(starts) > 1 and len(ids) - starts[-1] == 1:
             starts[-1] -= 1  # a token alone could never be predicted

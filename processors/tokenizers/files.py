@@ -9,6 +9,9 @@ from typing import Any
 import tokenizers
 
 from conf.errors import CheckpointError
+from processors.folders import SENTENCEPIECE_FILES
+from processors.tokenizers import building
+from processors.tokenizers.kinds.pieces import added_token
 
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_FOLDER = "additional_chat_templates"
@@ -37,39 +40,42 @@ def read_config(folder: Path) -> dict[str, Any]:
     if "added_tokens_decoder" not in config:
         legacy = _read_json(folder / "added_tokens.json")
         config["added_tokens_decoder"] = {str(i): {"content": token} for token, i in legacy.items()}
-    for key in _WITHOUT_MEANING:
-        config.pop(key, None)
     return config
 
 
 def read_backend(folder: Path, config: dict[str, Any]) -> tokenizers.Tokenizer:
-    """The fast tokenizer of ``tokenizer.json``, with the added tokens that only ``config`` lists."""
+    """The fast tokenizer of ``tokenizer.json``, or built around the vocabulary that the folder has instead.
+
+    With the added tokens that only ``config`` lists. Takes out of it what has no meaning from here on, and
+    puts the special tokens in that a vocabulary leaves unsaid.
+    """
     path = folder / "tokenizer.json"
-    if not path.is_file():
-        others = sorted(
-            p.name for p in folder.glob("*") if p.suffix == ".model" or p.name in ("vocab.json", "vocab.txt")
-        )
-        hint = f" (only {', '.join(others)}, which must be converted first)" if others else ""
-        raise CheckpointError(
-            f"{folder}: there is no tokenizer.json{hint}; give a folder that a fast tokenizer was saved to."
-        )
-    try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the library raises bare Exception
-        raise CheckpointError(f"{path} is not a tokenizer that this version can read: {error}.") from error
+    backend = read_json(path) if path.is_file() else building.build(folder, config)
+    if family := building.FAMILIES.get(str(config.get("tokenizer_class")).removesuffix("Fast")):
+        config |= {key: value for key, value in family.usage.items() if key not in config}
     for token_id, token in sorted(config.pop("added_tokens_decoder").items(), key=lambda item: int(item[0])):
-        _add(backend, int(token_id), token, path)
+        _add(backend, int(token_id), token, path if path.is_file() else folder)
+    for key in _WITHOUT_MEANING:
+        config.pop(key, None)
     return backend
 
 
+def read_json(path: Path) -> tokenizers.Tokenizer:
+    """The tokenizer of a ``tokenizer.json``; ``CheckpointError`` where it cannot be read."""
+    try:
+        return tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{path} is not a tokenizer that this version can read: {error}.") from error
+
+
+def original_files(folder: Path) -> dict[str, bytes]:
+    """The sentencepiece models of a folder, name to content."""
+    return {name: (folder / name).read_bytes() for name in SENTENCEPIECE_FILES if (folder / name).is_file()}
+
+
 def _add(backend: tokenizers.Tokenizer, token_id: int, token: dict[str, Any], path: Path) -> None:
-    flags = {
-        key: token[key]
-        for key in ("single_word", "lstrip", "rstrip", "normalized", "special")
-        if key in token
-    }
     if backend.token_to_id(token["content"]) is None:
-        backend.add_tokens([tokenizers.AddedToken(token["content"], **flags)])
+        backend.add_tokens([added_token(token)])
     found = backend.token_to_id(token["content"])
     if found != token_id:
         raise CheckpointError(

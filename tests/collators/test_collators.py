@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 
 import collators
@@ -19,8 +20,10 @@ from collators import (
     Flattening,
     LanguageModeling,
 )
+from collators.default import default_collator
 from conf.errors import ConfigError
 from conf.plugins import options_of, thing_of
+from processors import Tokenizer
 
 TOKENIZER = SimpleNamespace(pad_token_id=9)
 
@@ -40,6 +43,28 @@ def assert_batch(
         dtype = torch.int32 if name in int32 else torch.int64
         assert torch.equal(batch[name], torch.tensor(values, dtype=dtype)), name
         assert batch[name].dtype == dtype
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+def test_without_a_collator_our_tokenizer_pads_labels_with_what_no_loss_counts(side):
+    words = {word: place for place, word in enumerate(["<pad>", "a", "b"])}
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="a"))
+    tokenizer = Tokenizer(backend, special_tokens={"pad_token": "<pad>"}, other_config={"padding_side": side})
+    rows = [
+        {"input_ids": [1, 2, 1], "labels": [1, 2, 1], "special_tokens_mask": [0, 0, 0], "text": "aba"},
+        {"input_ids": [2], "labels": [2], "special_tokens_mask": [0], "text": "b"},
+    ]
+    batch = default_collator(tokenizer)(rows)
+    padded = {
+        "input_ids": ([2], [0, 0]),
+        "labels": ([2], [-100, -100]),
+        "special_tokens_mask": ([0], [1, 1]),
+        "attention_mask": ([1], [0, 0]),
+    }
+    for name, (given, filling) in padded.items():
+        expected = given + filling if side == "right" else filling + given
+        assert batch[name][1].tolist() == expected, name
+    assert "text" not in batch
 
 
 def test_flattening():

@@ -14,6 +14,7 @@ import tokenizers
 from conf.errors import CheckpointError, ConfigError
 from processors import Tokenizer, TrainOptions, train_bpe
 from processors.rendering import stop_ids
+from tests.processors.trained import ours_and_theirs
 
 NAMES = ["chatml", "llama3", "llama2", "mistral", "zephyr", "instruction", None]
 
@@ -142,10 +143,7 @@ def test_a_template_from_a_file(tokenizer_for, tmp_path):
 
 
 def test_a_folder_without_tokenizer_json(tmp_path):
-    with pytest.raises(CheckpointError, match=r"there is no tokenizer.json; give a folder"):
-        Tokenizer.load(tmp_path)
-    (tmp_path / "tokenizer.model").write_bytes(b"")
-    with pytest.raises(CheckpointError, match=r"only tokenizer.model, which must be converted first"):
+    with pytest.raises(CheckpointError, match=r"there is no tokenizer.json, and no vocabulary either"):
         Tokenizer.load(tmp_path)
 
 
@@ -195,7 +193,7 @@ def test_old_spellings_of_a_folder(tokenizer_for, tmp_path):
     assert len(ours) == len(oracle) == 1027
     assert ours.eos_token == "<|endoftext|>"
     assert ours.mask_token_id == oracle.mask_token_id
-    assert ours.model_max_length is None
+    assert ours.model_max_length == oracle.model_max_length == int(1e30)
     assert ours.chat_templates == {"default": "D", "tool_use": "T"} == oracle.chat_template
     assert json.loads(ours.files()["tokenizer_config.json"])["custom"] == {"kept": 1}
     ours.save(tmp_path / "new")
@@ -260,3 +258,165 @@ def test_importing_the_catalog_loads_nothing_heavy():
         check=True,
     )
     assert done.stdout.strip() == "[]"
+
+
+# -- special tokens ----------------------------------------------------------------------------------
+
+
+def _state(tokenizer) -> dict:
+    roles = [f"{part}_token" for part in ("bos", "eos", "unk", "sep", "pad", "cls", "mask", "image")]
+    named = {name: getattr(tokenizer, name, "absent") for role in roles for name in (role, f"{role}_id")}
+    return named | {
+        "map": tokenizer.special_tokens_map,
+        "extra": tokenizer.extra_special_tokens,
+        "extra ids": tokenizer.extra_special_tokens_ids,
+        "all": tokenizer.all_special_tokens,
+        "all ids": tokenizer.all_special_ids,
+        "added": tokenizer.added_tokens_encoder,
+        "flags": {i: repr(token) for i, token in tokenizer.added_tokens_decoder.items()},
+        "sizes": (len(tokenizer), tokenizer.vocab_size, len(tokenizer.get_vocab())),
+        "same": tokenizer.get_added_vocab() == tokenizer.added_tokens_encoder,
+        "vocab": tokenizer.vocab,
+    }
+
+
+def test_special_tokens_are_added_and_named_as_in_the_reference():
+    ours, theirs = ours_and_theirs("wordpiece", extra_special_tokens=["<one>", "<two>"])
+    assert ours.special_texts >= {"<one>", "<two>", "[CLS]"}
+    lstrip = tokenizers.AddedToken("<left>", lstrip=True, special=True, normalized=False)
+    steps = [
+        lambda t: t.add_special_tokens({"bos_token": "<s>", "eos_token": lstrip}),
+        lambda t: t.add_special_tokens({"extra_special_tokens": ["<three>", "<one>"]}),
+        lambda t: t.add_special_tokens({"extra_special_tokens": ["<four>", "<one>"]}, False),
+        lambda t: t.add_special_tokens({"additional_special_tokens": ["<five>"]}),
+        lambda t: t.add_special_tokens({"extra_special_tokens": ["<in>"], "mask_token": "<order>"}),
+        lambda t: t.add_special_tokens({}),
+        lambda t: t.add_tokens("plain"),
+        lambda t: t.add_tokens(["<six>", tokenizers.AddedToken("seven", single_word=True)]),
+        lambda t: t.add_tokens(["<eight>"], special_tokens=True),
+        lambda t: t.add_tokens([]),
+        lambda t: setattr(t, "pad_token", "[MASK]"),
+        lambda t: setattr(t, "unk_token_id", 5),
+        lambda t: setattr(t, "sep_token", None),
+        lambda t: setattr(t, "extra_special_tokens", ["<six>"]),
+        lambda t: setattr(t, "extra_special_tokens", None),
+        lambda t: setattr(t, "cls_token_id", None),
+    ]
+    text = "a <left>b<one> <four>plain seven <six> sevens<eight>[MASK]"
+    for place, step in enumerate(steps):
+        assert step(ours) == step(theirs), place
+        assert _state(ours) == _state(theirs), place
+        assert ours(text)["input_ids"] == theirs(text)["input_ids"]
+        ids = theirs(text)["input_ids"]
+        assert ours.decode(ids, skip_special_tokens=True) == theirs.decode(ids, skip_special_tokens=True)
+    for step in (
+        lambda t: t.add_special_tokens({"other": "x"}),
+        lambda t: t.add_special_tokens({"pad_token": 3}),
+        lambda t: t.add_special_tokens({"extra_special_tokens": "text"}),
+        lambda t: setattr(t, "pad_token", 3),
+        lambda t: setattr(t, "extra_special_tokens", "text"),
+        lambda t: t.get_special_tokens_mask([1], [2], already_has_special_tokens=True),
+    ):
+        for tokenizer in (ours, theirs):
+            with pytest.raises(ValueError):  # noqa: PT011
+                step(tokenizer)
+    with pytest.raises(ValueError, match="no token with the id 99999"):
+        ours.pad_token_id = 99999
+    with pytest.raises(AttributeError, match="no attribute 'video_token'"):
+        _ = ours.video_token
+
+
+def test_named_extra_tokens_are_attributes_also_after_saving(tmp_path):
+    import transformers
+
+    names = {"image_token": "<image>", "boi": "<boi>"}
+    ours, theirs = ours_and_theirs("bpe", extra_special_tokens=names)
+    ours.extra_special_tokens = theirs.extra_special_tokens = ["<more>"]
+    assert ours.add_tokens(["<more>"], special_tokens=True) == theirs.add_tokens(["<more>"], True) == 1
+    assert ours.image_token == theirs.image_token == "<image>"
+    assert ours.image_token_id == theirs.image_token_id == 400
+    assert ours.boi_id == theirs.boi_id == 401
+    ours.save_pretrained(tmp_path / "ours")
+    theirs.save_pretrained(tmp_path / "theirs")
+    for folder in ("theirs", "ours"):
+        again = Tokenizer.load(tmp_path / folder)
+        oracle = transformers.AutoTokenizer.from_pretrained(tmp_path / folder)
+        states = [_state(tokenizer) for tokenizer in (again, oracle, ours)]
+        for state in states:  # names are saved in alphabetical order
+            state["all"].sort()
+            state["all ids"].sort()
+        assert states[0] == states[1]
+        # the reference saves names that do not end with "_token", but does not find them again
+        assert (states[0] == states[2]) == (folder == "ours") == hasattr(oracle, "boi_id")
+    assert again.files() == ours.files()
+    assert (again.boi, again.boi_id) == (oracle.boi, oracle.boi_id) == ("<boi>", 401)
+    again.image_token = "<boi>"
+    again.boi_id = 400
+    assert (again.image_token_id, again.boi) == (401, "<image>")
+    assert "boi" in again.apply_chat_template([{}], chat_template="{{ image_token }}", tokenize=False)
+
+
+def test_settings_of_a_folder_and_changes_to_them(tmp_path):
+    import transformers
+
+    settings = {
+        "padding_side": "left",
+        "truncation_side": "left",
+        "model_input_names": ["input_ids"],
+        "clean_up_tokenization_spaces": True,
+        "split_special_tokens": True,
+    }
+    ours, _ = ours_and_theirs("wordpiece")
+    assert b"padding_side" not in ours.files()["tokenizer_config.json"]
+    for name, value in settings.items():
+        setattr(ours, name, value)
+    written = ours.save_pretrained(tmp_path)
+    assert sorted(written) == sorted(str(path) for path in tmp_path.iterdir())
+    oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
+    again = Tokenizer.from_pretrained(tmp_path)
+    assert again.name_or_path == str(tmp_path)
+    for name, value in settings.items():
+        assert getattr(again, name) == value == getattr(oracle, name)
+    texts = ["a [SEP] b .", "c"]
+    assert dict(again(texts, padding=True)) == dict(oracle(texts, padding=True))
+    changes = {"padding_side": "right", "pad_token": "[MASK]", "model_max_length": 5}
+    more = {"chat_template": "T", "extra_special_tokens": ["<e>"], "split_special_tokens": False}
+    made = [
+        kind.from_pretrained(tmp_path, **changes, **more) for kind in (Tokenizer, transformers.AutoTokenizer)
+    ]
+    assert _state(made[0]) == _state(made[1])
+    assert dict(made[0](texts, padding=True)) == dict(made[1](texts, padding=True))
+    for name in ("padding_side", "model_max_length", "chat_template"):
+        assert getattr(made[0], name) == getattr(made[1], name)
+    for part in ("vocab_size=", "padding_side='right'", "special_tokens={"):
+        assert part in repr(made[0])
+        assert part in repr(made[1])
+    assert Tokenizer.from_pretrained(tmp_path, sep_token=None).sep_token is None
+    with pytest.raises(ConfigError, match="there is no paddding_side; one of"):
+        Tokenizer.from_pretrained(tmp_path, paddding_side="left")
+    with pytest.raises(ValueError, match="padding_side: 'top' was given"):
+        Tokenizer.from_pretrained(tmp_path, padding_side="top")
+    paths = again.save_vocabulary(tmp_path / "old", "v")
+    assert [Path(path).name for path in paths] == ["v-vocab.txt"]
+    assert Path(paths[0]).read_text(encoding="utf-8").split("\n")[2] == "[CLS]"
+    prefixed = again.save_pretrained(tmp_path / "prefixed", filename_prefix="v")
+    assert {Path(path).name[:2] for path in prefixed} == {"v-"}
+
+
+def test_a_changed_backend_and_copies_with_other_templates(tokenizer_for):
+    base, _ = ours_and_theirs("bpe")
+    (specials, leading), files = (base.special_ids, base.leading_ids), base.files()
+    changed = base.with_chat_template("instruction")
+    assert changed.chat_template != base.chat_template
+    changed.pad_token = "</s>"
+    assert base.pad_token == "<pad>"
+    changed.add_special_tokens({"mask_token": "<mask>"})  # of the backend that both use
+    assert base.special_ids == specials | {400}
+    assert base.mask_token is None
+    assert leading == ()
+    base.backend.post_processor = tokenizers.processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    base.backend_changed()
+    assert base.leading_ids == (0,)
+    assert base.files() != files
