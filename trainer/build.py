@@ -15,9 +15,10 @@ from callbacks import CATALOG as CALLBACKS
 from collators import CATALOG as COLLATORS
 from conf.errors import ConfigError
 from conf.plugins import nearest, options_of, thing_of
-from models.auto import build_model, torch_dtype
+from models.auto import build_model
 from models.config import ModelConfig
 from models.heads.chunked import CHUNK_BYTES, CHUNK_TOKENS
+from models.loading import torch_dtype
 from models.task_model import TaskModel
 from models.weights import checkpoint_names
 from processors.rendering import stop_ids
@@ -30,7 +31,7 @@ from trainer.data.rows import RowSet
 from trainer.evaluator import Evaluator
 from trainer.freezing import freeze
 from trainer.metrics import CATALOG as METRICS
-from trainer.model_files import model_files
+from trainer.model_files import model_files, start_from
 from trainer.model_options import apply_options
 from trainer.objectives import CATALOG as OBJECTIVES
 from trainer.objectives.objective import Objective
@@ -75,13 +76,13 @@ def planned(
     """The materials of a run with its plan; the model is counted on the meta device.
 
     Raises ``ConfigError`` for a metric that the objective does not have, for what this device cannot do, and
-    for options of the optimizer, the schedule or freezing that do not fit the model or the steps.
+    for options of objective, optimizer, schedule or freezing that do not fit the model or the steps.
     """
     objective = objective_of(config)
     _refuse_metric(config, objective)
     refuse_on_device(config)
-    dtype = torch_dtype(config.model.dtype)
-    shapes = build_model(facts, objective.head, device="meta", dtype=dtype)
+    shapes = made(config, facts, objective, device="meta")
+    objective.suits(shapes)
     _freeze(shapes, config)
     parameter_groups(shapes, checkpoint_names(shapes), config.optimizer.options)  # raises what is wrong of it
     trainable = [p for p in shapes.parameters() if p.requires_grad]
@@ -144,7 +145,7 @@ def build_run(materials: Materials, folder: RunFolder, ranks: Ranks, *, say: Say
     """
     config, tokenizer = materials.config, materials.prepared.tokenizer
     objective = objective_of(config)
-    model = make_model(materials, objective, folder.checkpoint)
+    model = make_model(materials, objective, folder.checkpoint, say)
     files = model_files(model, max_shard_size=config.checkpoint.max_shard_size, stop_ids=stop_ids(tokenizer))
     for note in (align_special_tokens(model, tokenizer), *apply_options(model, config.training, undo)):
         if note:
@@ -154,7 +155,7 @@ def build_run(materials: Materials, folder: RunFolder, ranks: Ranks, *, say: Say
     optimizer = make_optimizer(config, model)
     schedule = thing_of(SCHEDULES, config.schedule.name, "schedule.name")
     sets = evaluation_sets(materials, objective, ranks)
-    per_token = 6 * model.num_parameters(exclude_embeddings=True)
+    per_token = model.flops_per_token()
     parts = Parts(
         model=model,
         objective=objective,
@@ -183,22 +184,36 @@ def build_run(materials: Materials, folder: RunFolder, ranks: Ranks, *, say: Say
     )
 
 
-def make_model(materials: Materials, objective: Objective, checkpoint: Path | None) -> TaskModel:
-    """The model with its weights: of the checkpoint, of ``model.path``, or drawn from the seed."""
-    section = materials.config.model
-    source = checkpoint or (Path(section.path) if section.path else None)
-    build = partial(
-        build_model,
-        materials.model_config,
+def made(config: RunConfig, facts: ModelConfig, objective: Objective, *, device: str = "cpu") -> TaskModel:
+    """The model that a configuration describes, with fresh weights, or shapes only on the meta device."""
+    section = config.model
+    model = build_model(
+        facts,
         objective.head,
+        device=device,
         dtype=torch_dtype(section.dtype),
         attn_implementation=section.attn_implementation,
     )
-    if source is None:
+    if section.experts_implementation is not None:
+        model.set_experts_implementation(section.experts_implementation)
+    return model
+
+
+def make_model(materials: Materials, objective: Objective, checkpoint: Path | None, say: Say) -> TaskModel:
+    """The model with its weights: of the checkpoint, of ``model.path``, or drawn from the seed."""
+    path = materials.config.model.path
+    source = checkpoint or (Path(path) if path else None)
+    build = partial(made, materials.config, materials.model_config, objective)
+    if checkpoint is None:
         set_seed(materials.config.training.seed)
+    if source is None:
         return build()
     model = build(device="meta")
-    model_files(model, max_shard_size=materials.config.checkpoint.max_shard_size).load(model, source)
+    if checkpoint is None:
+        for note in start_from(model, source):
+            say(note)
+    else:
+        model_files(model, max_shard_size=materials.config.checkpoint.max_shard_size).load(model, source)
     return model
 
 

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 from callbacks.trackers import TRACKERS
 from conf.decode import Chosen, OneOf, encode
 from conf.plugins import nearest, options_of
+from processors.options import TokenizerKind, TrainOptions
 from trainer.data.sources import SourceOptions
 from trainer.sweeps.options import SweepSection
 
@@ -40,7 +41,10 @@ def _interval(section: object, name: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection:
-    """Where the model comes from: a preset (random weights), or a folder with weights."""
+    """Where the model comes from: a preset (random weights), or a folder with weights.
+
+    ``experts_implementation``: how a model with experts computes them; None for the best there is.
+    """
 
     name: str = "llama"
     preset: str | None = None
@@ -48,17 +52,16 @@ class ModelSection:
     config: Mapping[str, Any] = field(default_factory=dict)
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] = "sdpa"
+    experts_implementation: Literal["eager", "batched_mm", "grouped_mm"] | None = None
     given: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerSection:
+class TokenizerSection(TrainOptions):
     """A tokenizer from a folder (``path``), or trained on the training data (``train``)."""
 
     path: str | None = None
-    train: Literal["bpe"] | None = None
-    vocab_size: int = 4096
-    min_frequency: int = 2
+    train: TokenizerKind | None = None  # type: ignore[assignment]  # None: not trained
 
 
 @dataclass(frozen=True, kw_only=True)

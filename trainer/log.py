@@ -1,6 +1,7 @@
 """What a run says of itself: the open window of a log line, and the file of all lines.
 
 A line's loss is sum / weight over all steps since the last line, so nothing depends on how often one logs.
+What else it holds is of its last step.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,13 +18,17 @@ COUNTERS = ("tokens_slots", "tokens_non_pad", "tokens_supervised")
 
 @dataclass(frozen=True, kw_only=True)
 class StepResult:
-    """One optimizer step over all ranks: summed terms, their weights, the gradient's norm, token counts."""
+    """One optimizer step over all ranks: summed terms, their weights, the gradient's norm, token counts.
+
+    ``metrics``: what else the objective says of the step.
+    """
 
     sums: Mapping[str, float]
     weights: Mapping[str, float]
     grad_norm: float
     learning_rate: float
     counters: Mapping[str, int]
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
 class LogWindow:
@@ -57,6 +62,7 @@ class LogWindow:
         values |= {
             "learning_rate": self._last.learning_rate,
             "grad_norm": self._last.grad_norm,
+            **self._last.metrics,
             **self.counters,
         }
         self.sums, self.weights = {}, {}

@@ -60,18 +60,17 @@ def optimizer_step(run: Run, propagate: Propagate) -> StepResult:
     run.rates.set(run.updates)
     partial = propagate(run, micro_batches)
     grad_norm = run.clip()
-    sums = run.reduce(partial)
+    sums, metrics = run.reduce(partial)
     if not run.may_update(sums, grad_norm):
         raise NonFiniteError(run.describe_non_finite(partial, grad_norm))
     run.callbacks("on_pre_optimizer_step")
     run.update()
     run.callbacks("on_optimizer_step")
-    run.objective.after_update(run.model, run.state)
-    return run.result(sums, grad_norm)
+    return run.result(sums, grad_norm, run.objective.after_update(run.model, metrics))
 
 
 def forward_backward(run: Run, micro_batches: Sequence[MicroBatch]) -> list[Terms]:
-    """Add up the gradients of a step's micro-batches; gives the summed terms of each."""
+    """Add up the gradients of a step's micro-batches; gives the summed terms and metrics of each."""
     weights, coefficients = run.divisors, run.objective.coefficients
     partial: list[Terms] = []
     for index, batch in enumerate(micro_batches):
@@ -83,7 +82,8 @@ def forward_backward(run: Run, micro_batches: Sequence[MicroBatch]) -> list[Term
             run.ranks.backward(reduce(add, shares))
         if not last:
             run.callbacks("on_substep_end")
-        partial.append({term: value.detach() for term, value in loss.terms.items()})
+        sums = {**loss.terms, **loss.metrics}
+        partial.append({name: value.detach() for name, value in sums.items()})
     return partial
 
 

@@ -93,6 +93,11 @@ def card_of(config: RunConfig, run: Run, folder: Path) -> str:
     return model_card(facts_of(config, run, folder))
 
 
+def _source_of(config: Any) -> str | None:
+    """Where a model's configuration says that it came from."""
+    return getattr(config, "name_or_path", None) or getattr(config, "_name_or_path", None)
+
+
 def facts_of(config: RunConfig, run: Run, folder: Path) -> CardFacts:
     """What a run knows of itself; a caller who knows more replaces fields."""
     model = unwrap(run.model)
@@ -105,7 +110,8 @@ def facts_of(config: RunConfig, run: Run, folder: Path) -> CardFacts:
     hub = {s.path: s.config for s in sources.values() if _is_hub_id(s.path, ROOTS)}
     return CardFacts(
         model_name=(config.hub.hub_model_id or folder.absolute().name).split("/")[-1],
-        finetuned_from=config.model.path or getattr(getattr(model, "config", None), "_name_or_path", None),
+        tags=getattr(model, "model_tags", ()),
+        finetuned_from=config.model.path or _source_of(getattr(model, "config", None)),
         tasks=[task for ending, task in TASKS.items() if architecture.endswith(ending)],
         dataset_tags=list(hub),
         dataset=list(hub) or list(sources),

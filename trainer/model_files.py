@@ -15,9 +15,12 @@ import torch
 from torch import nn
 
 from conf.errors import CheckpointError, ConfigError
+from models.config_files import read_config_file
+from models.loading import settle
 from models.task_model import TaskModel
 from models.weights import WeightFiles, checkpoint_names, load_weights, save_tensors, save_weights
 from models.weights.names import Stored, stored_tensors
+from processors import Tokenizer
 from trainer.manifest import Folder
 
 
@@ -75,7 +78,7 @@ class TaskModelFiles:
     def save(self, model: nn.Module, folder: Folder) -> None:
         assert isinstance(model, TaskModel)
         save_weights(model, folder.open, max_shard_size=self.max_shard_size)
-        config = model.saved_config().to_dict()
+        config = model.saved_config().to_diff_dict()
         ids = {name: config.get(name) for name in ("bos_token_id", "pad_token_id")}
         ids["eos_token_id"] = self.stop_ids or config.get("eos_token_id")
         known = {name: value for name, value in ids.items() if value is not None}
@@ -89,6 +92,27 @@ class TaskModelFiles:
 
     def names(self, model: nn.Module) -> dict[str, str]:
         return checkpoint_names(model)
+
+
+def start_from(model: TaskModel, path: Path) -> list[str]:
+    """Fill a model that is to be trained from a folder of pretrained weights; sentences on what is new in it.
+
+    The folder's head may be for another task, and its vocabulary smaller than the model's: what it lacks is
+    drawn from torch's generator, a new word for padding is zero. A checkpoint to go on from must be complete:
+    ``TaskModelFiles.load``. ``CheckpointError`` for any other gap.
+    """
+    wanted, padding = len(model.get_input_embeddings().weight), getattr(model.config, "pad_token_id", None)
+    found = read_config_file(path).get("vocab_size", wanted)
+    if found < wanted:
+        model.resize_rows(found)
+    notes = settle(model, load_weights(model, path), path)
+    if found < wanted:
+        new_padding = padding if padding is not None and padding >= found else None
+        model.resize_token_embeddings(wanted, pad_token_id=new_padding)
+        notes.append(
+            f"{path}: its vocabulary of {found} words has grown to {wanted}; the new ones are drawn."
+        )
+    return notes
 
 
 class PretrainedFiles:
@@ -145,7 +169,9 @@ def save_processor(processor: Any, folder: Folder) -> None:
     """The files of a tokenizer or processor, ours or a foreign one; nothing for None."""
     if processor is None:
         return
-    if hasattr(processor, "save_pretrained"):
+    if isinstance(processor, Tokenizer):
+        processor.save(folder.open)
+    elif hasattr(processor, "save_pretrained"):
         processor.save_pretrained(str(folder.path))
     elif hasattr(processor, "save"):
         processor.save(folder.open)

@@ -23,7 +23,8 @@ from conf.errors import CheckpointError, ConfigError, DataError
 from conf.plugins import options_of, thing_of
 from models import CATALOG as FAMILIES
 from models.config import ModelConfig, read_config_file
-from processors import FORMATS, Tokenizer, templates, train_bpe
+from processors import FORMATS, Tokenizer, templates, train_tokenizer
+from processors.folders import has_tokenizer
 from processors.options import TrainOptions
 from trainer.checks import strength
 from trainer.config import ProcessorSection, RunConfig, SourceSection, public
@@ -66,7 +67,7 @@ def settled(config: RunConfig, given: Mapping[str, str]) -> RunConfig:
     Unless ``processor.chat_template`` was given as strongly (the command line over the recipe).
     """
     path, template = config.model.path, config.processor.chat_template
-    if path is None or template is None or not (Path(path) / "tokenizer.json").is_file():
+    if path is None or template is None or not has_tokenizer(path):
         return config
     if strength("processor.chat_template", given) >= strength("model.path", given):
         return config
@@ -83,13 +84,13 @@ class Preparation:
         self.cache = cache_dir(config)
 
     def is_done(self) -> bool:
-        if not (self.processor_folder / "tokenizer.json").exists():
+        if not has_tokenizer(self.processor_folder):
             return False
         return all(work.cached() is not None for work in self._works.values())
 
     def make(self) -> None:
         """Train or adapt the tokenizer, then tokenize every source."""
-        if not (self.processor_folder / "tokenizer.json").exists():
+        if not has_tokenizer(self.processor_folder):
             _save_once(self._make_tokenizer(), self.processor_folder)
         for work in self._works.values():
             tokenize_source(work)
@@ -117,8 +118,8 @@ class Preparation:
         given = self._given_folder()
         template = self.config.processor.chat_template
         if given is not None:
-            if not (given / "tokenizer.json").is_file():
-                raise CheckpointError(f"{given}: there is no tokenizer.json in this folder.")
+            if not has_tokenizer(given):
+                raise CheckpointError(f"{given}: there is no tokenizer in this folder.")
             if template is None:
                 return given
             made_of: Any = Tokenizer.load(given).fingerprint()
@@ -135,7 +136,7 @@ class Preparation:
 
     def _given_folder(self) -> Path | None:
         model, processor = self.config.model.path, self.config.processor.tokenizer.path
-        if model is not None and (Path(model) / "tokenizer.json").is_file():
+        if model is not None and has_tokenizer(model):
             return Path(model)
         return None if processor is None else Path(processor)
 
@@ -144,14 +145,7 @@ class Preparation:
         if given is not None:
             assert processor.chat_template is not None
             return Tokenizer.load(given).with_chat_template(processor.chat_template)
-        return train_bpe(self._texts(), _train_options(processor), processor.chat_template)
-
-    def _texts(self) -> Iterator[str]:
-        """Every text of the training sources, for a tokenizer to be trained on."""
-        for section in self.config.data.train.values():
-            texts = thing_of(FORMATS, section.format.name, "format").texts
-            for row in Source(_plain(section), ROOTS).rows():
-                yield from texts(section.format.options, row.values)
+        return train_tokenizer(_Texts(self.config), _train_options(processor), processor.chat_template)
 
     # -- the sources ---------------------------------------------------------------------------------
 
@@ -197,6 +191,19 @@ class Preparation:
             yield from (f"data.{split}.{name}: {note}" for note in report.get("template_notes", ()))
 
 
+@dataclass(frozen=True)
+class _Texts:
+    """Every text of the training sources, for a tokenizer to be trained on; read again each time."""
+
+    config: RunConfig
+
+    def __iter__(self) -> Iterator[str]:
+        for section in self.config.data.train.values():
+            texts = thing_of(FORMATS, section.format.name, "format").texts
+            for row in Source(_plain(section), ROOTS).rows():
+                yield from texts(section.format.options, row.values)
+
+
 def stream_of(
     config: RunConfig, prepared: Prepared, collator: Any, *, rank: int, world_size: int
 ) -> StreamBatches:
@@ -235,7 +242,8 @@ def cache_dir(config: RunConfig) -> Path:
 def model_config(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
     """The model's facts: of ``model.path``, or of the preset with the vocabulary of the tokenizer.
 
-    Raises ``CheckpointError`` for a folder that holds no model, ``ConfigError`` for too small a vocabulary.
+    A folder's model that is to be trained grows to the tokenizer's vocabulary where that is larger. Raises
+    ``CheckpointError`` for a folder that holds no model, ``ConfigError`` for too small a vocabulary.
     """
     model = config.model
     if model.path is not None:
@@ -248,6 +256,10 @@ def model_config(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
         overrides = {"vocab_size": len(tokenizer), **ids, **model.config}
         facts = options_of(FAMILIES, model.name, "model.name").preset(model.preset, **overrides)
     vocab_size = getattr(facts, "vocab_size", len(tokenizer))
+    if vocab_size < len(tokenizer) and model.path is not None and config.task == "train":
+        padding = tokenizer.pad_token_id
+        new = {} if padding is None or padding < vocab_size else {"pad_token_id": padding}
+        return facts.update({"vocab_size": len(tokenizer), **new})
     if vocab_size < len(tokenizer):
         raise ConfigError(
             f"model: its vocabulary of {vocab_size} is smaller than the tokenizer's {len(tokenizer)}; take "
@@ -264,9 +276,7 @@ def _plain(section: SourceSection) -> SourceOptions:
 def _train_options(processor: ProcessorSection) -> TrainOptions:
     tokenizer = processor.tokenizer
     assert tokenizer.train is not None
-    return TrainOptions(
-        train=tokenizer.train, vocab_size=tokenizer.vocab_size, min_frequency=tokenizer.min_frequency
-    )
+    return TrainOptions(**{f.name: getattr(tokenizer, f.name) for f in fields(TrainOptions)})
 
 
 def _save_once(tokenizer: Tokenizer, folder: Path) -> None:

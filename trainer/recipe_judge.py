@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import fields
 from typing import Any
 
 from conf.decode import decode_fields
 from conf.errors import ConfigError
 from conf.plugins import nearest, options_of
 from models import CATALOG as FAMILIES
+from processors.folders import has_tokenizer
+from processors.options import TrainOptions
 from trainer.judge import Judge
 from trainer.strength import TYPED
 
@@ -102,17 +104,20 @@ class RecipeJudge(Judge):
 
     def processor(self) -> Iterator[str]:
         tokenizer = self.config.processor.tokenizer
+        options = [f.name for f in fields(TrainOptions) if f.name != "train"]
         if tokenizer.path is not None and tokenizer.train is not None:
             yield from self.both("processor.tokenizer.path", "processor.tokenizer.train")
         if tokenizer.path is None and tokenizer.train is None and self.config.model.path is None:
             yield "processor.tokenizer: give a path to one, or train: bpe."
+        if tokenizer.train is not None and not self.brings_tokenizer:
+            yield from (f"processor.tokenizer.{problem}" for problem in tokenizer.problems())
         if self.brings_tokenizer:
-            for name in ("path", "train", "vocab_size", "min_frequency"):
+            for name in ("path", "train", *options):
                 yield from self.idle(
                     f"processor.tokenizer.{name}", "model.path", "where model.path brings its own tokenizer"
                 )
         if tokenizer.train is None:
-            for name in ("vocab_size", "min_frequency"):
+            for name in options:
                 yield from self.idle(
                     f"processor.tokenizer.{name}",
                     "processor.tokenizer.train",
@@ -123,7 +128,7 @@ class RecipeJudge(Judge):
     def brings_tokenizer(self) -> bool:
         """Whether the folder of the model has a tokenizer."""
         model = self.config.model.path
-        return model is not None and (Path(model) / "tokenizer.json").is_file()
+        return model is not None and has_tokenizer(model)
 
     def data(self) -> Iterator[str]:
         data = self.config.data

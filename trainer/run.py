@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -165,24 +166,39 @@ class Run:
             self.divisors = {term: (weight or 1.0) * self.ranks.world_size for term, weight in own.items()}
             self.num_items = next(iter(own.values()))
 
-    def reduce(self, partial: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
-        """The summed terms over micro-batches and ranks, and whether any rank was asked to stop.
+    def reduce(self, partial: Sequence[Mapping[str, Tensor]]) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """The summed terms and metrics over micro-batches and ranks, and whether any rank was asked to stop.
 
-        They are such that, divided by the step's weights, they give the loss that was minimised.
+        Terms are such that, divided by the step's weights, they give the loss that was minimised. Metrics are
+        in double precision, on the host.
         """
+        terms = self._terms(partial)
+        metrics = {
+            name: torch.stack([part[name] for part in partial]).double().sum(dim=0).cpu()
+            for name in partial[0]
+            if name not in terms
+        }
+        numbers = [number for metric in metrics.values() for number in metric.flatten().tolist()]
+        stop, *sums = self.ranks.all_reduce(
+            [float(self.interrupt.signal_number > 0), *terms.values(), *numbers]
+        )
+        self.stop_requested = stop > 0
+        rest = iter(sums)
+        return dict(zip(terms, rest, strict=False)), {
+            name: torch.tensor([*islice(rest, metric.numel())], dtype=metric.dtype).view_as(metric)
+            for name, metric in metrics.items()
+        }
+
+    def _terms(self, partial: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+        """This rank's summed terms, with one wait for the device."""
         terms = list(self.objective.coefficients)
         tensors = [part[term] for term in terms for part in partial]
         values = torch.stack(tensors).tolist() if len(tensors) > 1 else [tensors[0].item()]
         count = len(partial)
-        local = [sum(values[i * count : (i + 1) * count]) for i in range(len(terms))]
-        if not self.options.averages_tokens:
-            local = [
-                value * self.step_weights[term] / self.divisors[term]
-                for term, value in zip(terms, local, strict=True)
-            ]
-        *sums, stop = self.ranks.all_reduce([*local, float(self.interrupt.signal_number > 0)])
-        self.stop_requested = stop > 0
-        return dict(zip(terms, sums, strict=True))
+        local = {term: sum(values[i * count : (i + 1) * count]) for i, term in enumerate(terms)}
+        if self.options.averages_tokens:
+            return local
+        return {term: value * self.step_weights[term] / self.divisors[term] for term, value in local.items()}
 
     def clip(self) -> float:
         """The norm of the step's gradient over all ranks, before it is clipped to what is wanted.
@@ -209,7 +225,7 @@ class Run:
         """While it lasts the model holds the weights that are evaluated and saved."""
         return nullcontext() if self.averaging is None else self.averaging.applied()
 
-    def result(self, sums: Mapping[str, float], grad_norm: float) -> StepResult:
+    def result(self, sums: Mapping[str, float], grad_norm: float, metrics: Mapping[str, float]) -> StepResult:
         """What there is to be said of the step just made, whose tokens are counted now."""
         seen = "tokens_slots" if self.options.counts_padding else "tokens_non_pad"
         self.state.num_input_tokens_seen += self.counters[seen]
@@ -220,6 +236,7 @@ class Run:
             grad_norm=grad_norm,
             learning_rate=float(self.optimizer.param_groups[0]["lr"]),
             counters=self.counters,
+            metrics=metrics,
         )
 
     def describe_non_finite(self, partial: Sequence[Mapping[str, Tensor]], grad_norm: float) -> str:
@@ -227,7 +244,7 @@ class Run:
         bad = {
             f"micro-batch {i + 1} {term}={part[term].item()}"
             for i, part in enumerate(partial)
-            for term in part
+            for term in self.objective.coefficients
             if not torch.isfinite(part[term])
         }
         scale = "" if self.ranks.loss_scale is None else f" with a loss scale of {self.ranks.loss_scale:g}"

@@ -16,12 +16,12 @@ from typing import Any
 
 import torch
 
-from models.auto import build_model, torch_dtype
 from models.config import ModelConfig
+from models.loading import torch_dtype
 from models.task_model import TaskModel
-from models.weights import WeightFiles
+from models.weights import open_weights
 from trainer.assemble import make_ranks
-from trainer.build import make_metrics, objective_of, sets_of
+from trainer.build import made, make_metrics, objective_of, sets_of
 from trainer.checks import idle_here
 from trainer.config import RunConfig
 from trainer.data.batches import EvaluationBatches
@@ -84,10 +84,9 @@ def planned(
     folder that cannot be.
     """
     assert config.model.path is not None, "checked with the configuration"
-    objective, dtype = objective_of(config), torch_dtype(config.model.dtype)
-    attention = config.model.attn_implementation
-    model = build_model(facts, objective.head, device="meta", dtype=dtype, attn_implementation=attention)
-    WeightFiles(Path(config.model.path))
+    objective = objective_of(config)
+    model = made(config, facts, objective, device="meta")
+    open_weights(Path(config.model.path))
     answers = None
     if config.generation.predict_with_generate:
         answers = Answers(config.generation, prepared.tokenizer, max_length=config.data.max_length)

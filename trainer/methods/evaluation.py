@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from models.auto import torch_dtype
+from models.loading import torch_dtype
 from trainer.evaluator import ComputeMetrics, Evaluator
 from trainer.methods.checks import in_words_of_programs
 from trainer.methods.program import in_type

@@ -28,6 +28,9 @@ class ModuleLoss:
         self.trainer = trainer
         self.steps_itself = type(trainer).training_step is not trainer.own_training_step
 
+    def suits(self, model: nn.Module) -> None:
+        """Any model does."""
+
     def weights(self, batch: Mapping[str, Any]) -> dict[str, int]:
         if isinstance(batch, SilentBatch):
             return {"loss": 0}
@@ -69,8 +72,9 @@ class ModuleLoss:
             next_token=trainer.shifts_labels,
         )
 
-    def after_update(self, model: nn.Module, state: Any) -> None:
-        """Nothing to do."""
+    def after_update(self, model: nn.Module, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Nothing to do, and nothing to say."""
+        return {}
 
     def _num_items(self, batch: Mapping[str, Any]) -> Tensor | None:
         if not self.trainer.counts_items or self.trainer.labels_of(batch) is None:

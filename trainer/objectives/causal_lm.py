@@ -8,9 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor, nn
 
-from conf.errors import DataError
+from conf.errors import ConfigError, DataError
 from models.heads.causal_lm import shift_labels
 from models.heads.chunked import IGNORED
+from trainer import expert_balance
+from trainer.data.loading import SilentBatch
 from trainer.objectives.objective import Batch, Loss, Prediction
 from trainer.objectives.options import CausalLMOptions
 
@@ -32,6 +34,15 @@ class CausalLM:
     def collator(self, *, packing: bool) -> str:
         return "flattening" if packing else "language_modeling"
 
+    def suits(self, model: Any) -> None:
+        """``ConfigError`` for a model whose tokens see what they are to predict, and for an idle option."""
+        if not getattr(model.backbone, "is_causal", True):
+            raise ConfigError(
+                "model.config.is_decoder: causal_lm predicts the next token, which a token of this "
+                f"{model.config.model_type} sees; set it to true."
+            )
+        expert_balance.refuse_without_experts(model, self.options.expert_bias_update_rate)
+
     def weights(self, batch: Batch) -> Mapping[str, int]:
         # A document's first label is always ignored, and so nothing is lost by not looking at column 0.
         # Counted by numpy, which has less to set up than torch: the batch is still on the host.
@@ -44,7 +55,9 @@ class CausalLM:
         def summed(head: Any, hidden: Tensor) -> Tensor:
             return head.nll(hidden, targets, self.label_smoothing)
 
-        return Loss(terms={"loss": model(inputs, compute=summed)})
+        loss = model(inputs, compute=summed)
+        counts = not isinstance(batch, SilentBatch)
+        return Loss(terms={"loss": loss}, metrics=expert_balance.loads(model, counts=counts))
 
     def predict(self, model: nn.Module, batch: Batch, *, loss_only: bool = False) -> Prediction:
         """The summed loss and, unless ``loss_only``, the logits (B, T, V) and labels, not shifted."""
@@ -91,8 +104,13 @@ class CausalLM:
             )
         return written
 
-    def after_update(self, model: nn.Module, state: Any) -> None:
-        """Nothing to do."""
+    def after_update(self, model: nn.Module, metrics: Mapping[str, Tensor]) -> dict[str, float]:
+        """Balance the experts, if the model has any; gives how their load was spread."""
+        if (load := metrics.get(expert_balance.LOAD)) is None:
+            return {}
+        rate = self.options.expert_bias_update_rate
+        expert_balance.balance(model, load, expert_balance.UPDATE_RATE if rate is None else rate)
+        return expert_balance.measures(load)
 
 
 def _inputs(batch: Batch) -> dict[str, Tensor]:

@@ -16,9 +16,11 @@ Batch = Mapping[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:
-    """Sums, not means: one scalar tensor for each term, and sums of metrics to be logged.
+    """Sums, not means: one scalar tensor for each term, and what else is added up over a whole step.
 
-    ``propagated``: whoever computed them has gone back through them already.
+    ``metrics`` are tensors of any shape, the same names and shapes on every rank; ``after_update`` gets their
+    sums over the step's micro-batches and all ranks. ``propagated``: whoever computed them has gone back
+    through them already.
     """
 
     terms: Mapping[str, Tensor]
@@ -52,6 +54,9 @@ class Objective(Protocol):
     def collator(self, *, packing: bool) -> str:
         """The name of the collator that makes this method's batches."""
 
+    def suits(self, model: nn.Module) -> None:
+        """``ConfigError`` for an option that this model has no use for; it may be on the meta device."""
+
     def weights(self, batch: Batch) -> Mapping[str, int]:
         """How many examples or tokens each term counts in this batch, from the batch alone."""
 
@@ -64,5 +69,5 @@ class Objective(Protocol):
     def predictions(self, model: nn.Module, batch: Batch) -> list[dict[str, Any]]:
         """What is written of each row (each document of a packed row): names and plain values for JSON."""
 
-    def after_update(self, model: nn.Module, state: Any) -> None:
-        """Called after each optimizer step."""
+    def after_update(self, model: nn.Module, metrics: Mapping[str, Tensor]) -> Mapping[str, float]:
+        """Called after each optimizer step with its summed ``Loss.metrics``; gives what is logged of them."""
