@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PLACES: dict[str, tuple[str, set[str]]] = {
     "callbacks": ("callbacks", {"default_flow", "watched_metric"}),
     "collators": ("collators", {"options", "labels", "default"}),
-    "formats": ("processors", {"options", "documents", "answers", "rendering", "review"}),
+    "formats": ("processors", {"options", "documents", "answers", "folders", "rendering", "review"}),
     "metrics": ("trainer/metrics", {"options", "metric"}),
     "objectives": ("trainer/objectives", {"options", "objective"}),
     "averaging": ("trainer/averaging", {"options", "choice", "schedule_free"}),
@@ -92,7 +92,7 @@ REQUIRED: dict[str, tuple[str, ...]] = {
     "callbacks": EVENTS,
     "collators": ("__call__",),
     "formats": ("encode", "encode_batch", "report", "texts"),
-    "heads": ("forward", "from_config", "init_weights"),
+    "heads": ("forward", "from_config", "outputs", "prepare", "reads", "inputs"),
     "metrics": ("names", "needs_logits", "reset", "update", "state", "compute"),
     "models": ("forward",),
     "objectives": (
@@ -153,7 +153,7 @@ def test_every_plug_in_file_is_listed(kind: str) -> None:
 
 def test_every_model_family_is_listed() -> None:
     families = {file.parent.name for file in (ROOT / "models").glob("*/model.py")}
-    assert families == resolve("models:CATALOG").keys()
+    assert families == {name.replace("-", "_") for name in resolve("models:CATALOG")}
     for family in families:
         assert {"config.py", "convert.py"} <= {file.name for file in (ROOT / "models" / family).iterdir()}
 

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+import models
 from conf import compose
 from conf.errors import CheckpointError, ConfigError
+from conf.plugins import resolve
+from models import BertConfig, BertForMaskedLM
+from processors import TrainOptions, train_tokenizer
 from trainer import cli
 from trainer.checks import judged, without_foreign
 from trainer.sweeps import space
@@ -23,7 +27,7 @@ FENCED = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, block in FENCED if kind == "sh" for line in block.splitlines() if line.strip()]
 LAUNCHERS = ("accelerate launch", "ACCELERATE_USE_CPU=true accelerate launch")
 # Lines that are no training command, with the reason.
-OTHERS = ("pip install",)
+OTHERS = ("pip install", "python scripts/import_gguf.py")
 # What the words of these commands need before they can be decoded, and what they therefore end with here.
 NEEDS_A_RUN = {
     "train.py resume=runs/austen/checkpoint-500": "resume: there is no folder 'runs/austen/checkpoint-500'"
@@ -119,6 +123,21 @@ def test_the_plug_in_runs(train: Any, tiny: Sequence[str], tmp_path: Path) -> No
     assert done.status == 0, done.error
     shouted = [line for line in done.out.splitlines() if line.endswith(" indeed")]
     assert len(shouted) == 2, "a loss a step"
+
+
+def test_the_models_answer(tmp_path: Path, capsys: Any) -> None:
+    options = TrainOptions(train="wordpiece", vocab_size=200)
+    train_tokenizer(["Fine. Not at all. " * 9], options).save(tmp_path)
+    BertForMaskedLM(BertConfig.preset("tiny"), seed=0).save_pretrained(tmp_path)
+    program = _block("python", "from models").replace("FOLDER", str(tmp_path))
+    exec(compile(program, "README.md", "exec"), {"__name__": "program"})
+    assert capsys.readouterr().out.startswith("tensor([[")
+
+
+def test_the_presets_are_those_there_are() -> None:
+    rows = dict(re.findall(r"^\| `([\w-]+)` \|.*\| ([^|]+) \|$", TEXT, re.MULTILINE))
+    for family, (config, _) in models.CATALOG.items():
+        assert rows[family] == ", ".join(resolve(config).presets), family
 
 
 def test_the_program_runs(tmp_path: Path, monkeypatch: Any, capsys: Any) -> None:
