@@ -25,7 +25,7 @@ def freeze(
     if unfrozen is not None:
         kept = _all_matching(unfrozen, parameters, "training.unfrozen_parameters")
         for name, parameter in parameters.items():
-            parameter.requires_grad_(parameter.requires_grad and name in kept)
+            parameter.requires_grad_(name in kept)
     for name in _all_matching(frozen, parameters, "training.frozen_parameters"):
         parameters[name].requires_grad_(False)
     if not any(parameter.requires_grad for parameter in parameters.values()):

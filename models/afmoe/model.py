@@ -170,7 +170,7 @@ class AfmoeBackbone(Decoder):
         packed = sum(p.numel() for experts in sparse for p in experts.parameters())
         return packed * self.experts_per_token // self.num_experts - packed
 
-    def expert_biases(self) -> list[nn.Parameter]:
+    def expert_biases(self) -> list[Tensor]:
         """The bias (E,) on the choice of experts of each layer that has them."""
         return [layer.mlp.expert_bias for layer in self.layers if layer.sparse]
 

@@ -176,8 +176,8 @@ class _Gate(nn.Linear):
 class MixtureOfExperts(nn.Module):
     """A gated MLP for all tokens, of the width of ``shared`` experts, plus the experts each token chooses.
 
-    ``expert_bias`` (E,) takes part in that choice. It has no gradient: whoever trains moves it, by how many
-    tokens each expert got.
+    ``expert_bias`` (E,) takes part in that choice. It is saved and no parameter, so that no optimizer, freezing
+    or average touches it: whoever trains moves it, by how many tokens each expert got.
     """
 
     def __init__(
@@ -196,7 +196,8 @@ class MixtureOfExperts(nn.Module):
         self.router = TokenChoiceRouter(hidden_size, experts, per_token, scale)
         self.shared_experts = GatedMLP(hidden_size, shared * intermediate_size, activation, bias=False)
         self.experts = Experts(experts, hidden_size, intermediate_size, activation, implementation)
-        self.expert_bias = nn.Parameter(torch.empty(experts), requires_grad=False)
+        self.expert_bias: Tensor
+        self.register_buffer("expert_bias", torch.empty(experts))
 
     def init_weights(self, std: float, generator: torch.Generator | None = None) -> None:
         """Begin without a bias; the parts draw their own weights."""

@@ -43,7 +43,7 @@ def test_every_implementation_of_the_experts_equals_the_oracle(implementation: s
     assert close(found.loss, expected.loss)
     found.loss.backward()
     expected.loss.backward()
-    assert_gradients_agree(model, oracle, frozen=CASE.frozen)
+    assert_gradients_agree(model, oracle)
 
 
 def test_the_implementation_of_the_experts_is_an_option_of_the_model() -> None:
@@ -96,8 +96,9 @@ def test_only_layers_with_a_window_know_positions() -> None:
 
 def test_norms_and_biases_stay_in_fp32() -> None:
     model = build_model(AfmoeConfig.preset("tiny"), "causal_lm", dtype="bfloat16", seed=0)
-    wide = {name for name, tensor in model.named_parameters() if tensor.dtype is torch.float32}
-    assert wide == {name for name, _ in model.named_parameters() if "norm" in name or "expert_bias" in name}
+    stored = model.state_dict()
+    wide = {name for name, tensor in stored.items() if tensor.dtype is torch.float32}
+    assert wide == {name for name in stored if "norm" in name or "expert_bias" in name}
     assert len(wide) == 3 * 6 + 1 + 2
     assert model(torch.arange(12)[None]).logits.dtype is torch.bfloat16
 
@@ -179,9 +180,8 @@ def test_the_published_shape_has_the_published_size() -> None:
     model = build_model(AfmoeConfig.preset("trinity-mini"), "causal_lm", device="meta")
     with torch.device("meta"):
         oracle = transformers.AfmoeForCausalLM(transformers.AfmoeConfig(**model.config.to_dict()))
-    assert model.num_parameters() == sum(parameter.numel() for parameter in oracle.parameters())
+    assert model.num_parameters() == sum(p.numel() for p in oracle.parameters() if p.requires_grad)
     assert 26e9 < model.num_parameters() < 26.5e9
-    assert model.num_parameters(only_trainable=True) == model.num_parameters() - 30 * 128
 
 
 def test_files_hold_the_weights_of_each_expert(tmp_path: Path) -> None:

@@ -40,6 +40,5 @@ CASE = FamilyCase(
         },
     },
     oracles={None: transformers.AfmoeModel, "causal_lm": transformers.AfmoeForCausalLM},
-    frozen=r".*\.expert_bias",
     flips=0.2,
 )

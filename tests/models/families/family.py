@@ -25,7 +25,7 @@ class FamilyCase:
     ``initializer_range`` (so that attention is far from uniform); ``shapes`` vary it by name. ``oracles``:
     the independent class of each task. ``token_types``: whether token type ids are an input. ``caches``:
     whether it decodes with a cache; ``causal``: fields that make it do so. ``positions``: whether position
-    ids may be given. ``frozen``: parameters (by checkpoint name, a regular expression) without a gradient.
+    ids may be given.
     ``flips``: the share of tokens that rounding may send another way altogether, as to other experts.
     """
 
@@ -37,7 +37,6 @@ class FamilyCase:
     token_types: bool = False
     caches: bool = True
     causal: Mapping[str, Any] = field(default_factory=dict)
-    frozen: str = "(?!)"
     flips: float = 0.0
 
     def ours(
@@ -49,10 +48,10 @@ class FamilyCase:
         model = build_model(config, task, attn_implementation=attn, seed=seed).eval()
         generator = torch.Generator().manual_seed(100 + seed)
         with torch.no_grad():
-            for parameter in model.parameters():
+            for tensor in (*model.parameters(), *model.buffers()):
                 # Biases, norms and the like start as constants, some weights as zero.
-                if parameter.dim() == 1 or not parameter.any():
-                    parameter.add_(torch.empty_like(parameter).uniform_(-0.3, 0.3, generator=generator))
+                if (tensor.dim() == 1 and tensor.requires_grad) or not tensor.any():
+                    tensor.add_(torch.empty_like(tensor).uniform_(-0.3, 0.3, generator=generator))
         return model
 
     def theirs(self, task: str | None, model: TaskModel, *, attn: str = "sdpa") -> nn.Module:
