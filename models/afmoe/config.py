@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Literal, get_args
 from conf.errors import ConfigError
 from models import config_checks as checks
 from models.decoder_config import DecoderConfig
+from models.rope import RopeParameters
 
 LayerType = Literal["sliding_attention", "full_attention"]
 
@@ -84,7 +85,8 @@ class AfmoeConfig(DecoderConfig):
     ``moe_intermediate_size``, ``num_experts_per_tok`` of them for a token, and ``num_shared_experts`` for
     all. ``layer_types`` says which layers see ``sliding_window`` tokens and turn by position, and which see
     all and do not; by default the latter are every ``global_attn_every_n_layers``-th. ``mup_enabled``
-    multiplies embeddings by the square root of ``hidden_size``.
+    multiplies embeddings by the square root of ``hidden_size``. ``rope_theta`` is that of
+    ``rope_parameters``, which can be left out where there is nothing else to say.
     Raises ``ConfigError`` listing every field that cannot be.
     """
 
@@ -98,6 +100,8 @@ class AfmoeConfig(DecoderConfig):
     head_dim: int | None = 128
     max_position_embeddings: int = 16384
     rms_norm_eps: float = 1e-5
+    rope_theta: float | None = None
+    rope_parameters: RopeParameters | None = None
     bos_token_id: int | None = None
     eos_token_id: int | tuple[int, ...] | None = None
     moe_intermediate_size: int = 1408
@@ -119,7 +123,13 @@ class AfmoeConfig(DecoderConfig):
             self._set("layer_types", tuple(types[number % every] for number in range(1, depth + 1)))
         else:
             self._set("layer_types", tuple(self.layer_types))
+        if self.rope_parameters is None:
+            theta = {} if self.rope_theta is None else {"rope_theta": self.rope_theta}
+            self._set("rope_parameters", RopeParameters(**theta))
         super().__post_init__()
+        if self.rope_theta not in (None, self.rope_parameters.rope_theta):
+            self._refuse(["rope_theta: rope_parameters have another one; give one of the two"])
+        self._set("rope_theta", self.rope_parameters.rope_theta)
 
     @property
     def windows(self) -> tuple[int | None, ...]:

@@ -176,8 +176,8 @@ class _Gate(nn.Linear):
 class MixtureOfExperts(nn.Module):
     """A gated MLP for all tokens, of the width of ``shared`` experts, plus the experts each token chooses.
 
-    ``expert_bias`` (E,) takes part in that choice. It is saved and no parameter, so that no optimizer, freezing
-    or average touches it: whoever trains moves it, by how many tokens each expert got.
+    ``expert_bias`` (E,) takes part in that choice. It is saved and no parameter, so that no optimizer,
+    freezing or average touches it: whoever trains moves it, by how many tokens each expert got.
     """
 
     def __init__(

@@ -176,6 +176,15 @@ def test_what_cannot_be_is_refused(fields: dict[str, Any], problem: str) -> None
         AfmoeConfig.from_dict(fields)
 
 
+def test_theta_may_stand_alone() -> None:
+    config = AfmoeConfig(rope_theta=500.0)
+    assert config.rope_parameters.rope_theta == 500.0
+    assert AfmoeConfig(rope_parameters={"rope_theta": 500.0}).to_dict() == config.to_dict()
+    assert AfmoeConfig().rope_theta == 10000.0
+    with pytest.raises(ConfigError, match="rope_theta: rope_parameters have another one"):
+        AfmoeConfig(rope_theta=5.0, rope_parameters={"rope_theta": 500.0})
+
+
 def test_the_published_shape_has_the_published_size() -> None:
     model = build_model(AfmoeConfig.preset("trinity-mini"), "causal_lm", device="meta")
     with torch.device("meta"):
