@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,8 @@ from conf.errors import ConfigError
 from conf.plugins import lazy, thing_of
 from models import CATALOG, HEADS
 from models.config import ModelConfig
-from models.loading import load_pretrained, torch_dtype
+from models.config_files import refuse_foreign_code
+from models.loading import load_pretrained, refuse_unknown_options, torch_dtype
 from models.task_model import TaskModel
 from models.tasks import Task, family_table, task_named
 from models.weights.keymap import KeyMap
@@ -25,8 +27,9 @@ def build_model(
     *,
     device: torch.device | str = "cpu",
     dtype: torch.dtype | str | None = None,
-    attn_implementation: str = "sdpa",
+    attn_implementation: str | Mapping[str, str] = "sdpa",
     seed: int | None = None,
+    trust_remote_code: bool | None = None,
     **backbone: Any,
 ) -> TaskModel:
     """A model with fresh weights: the configuration's family under the head of a task, or under none.
@@ -34,21 +37,27 @@ def build_model(
     ``dtype`` defaults to fp32, ``seed`` to torch's generator as it stands. On the meta device the weights are
     shapes only, to be filled by ``models.weights.load_weights``, or by ``to_empty`` and ``init_weights``.
     ``backbone`` are options of the family's own. ``ConfigError`` for a task that the family does not have,
-    and for an unknown data type or attention backend.
+    for an unknown option, data type or attention backend, and where ``trust_remote_code`` is asked for.
     """
+    refuse_foreign_code(trust_remote_code)
     if isinstance(CATALOG.get(config.model_type), str):
         raise ConfigError(
             f"model_type: {config.model_type!r} is registered as a configuration alone; register its "
             "model with the class in models.factories that is asked for it"
         )
     plan = task_named(task, config.model_type)
+    refuse_unknown_options(config, backbone)
+    by_part = isinstance(attn_implementation, Mapping)
+    attend = attn_implementation.get("", "sdpa") if by_part else attn_implementation
     with torch.device("meta"):
         make = thing_of(CATALOG, config.model_type, "model_type")
-        body = make(config, attn_implementation=attn_implementation, **{**plan.backbone, **backbone})
+        body = make(config, attn_implementation=attend, **{**plan.backbone, **backbone})
         head = None if plan.head is None else thing_of(HEADS, plan.head, "head").from_config(config)
         keymap = _keymap(family_table(config.model_type), plan)
         model = TaskModel(body, head, config, keymap=keymap, architecture=plan.architecture)
         model.cast(torch_dtype(dtype) or torch.float32)
+    if by_part:
+        model.set_attn_implementation(attn_implementation)
     if torch.device(device).type != "meta":
         model.to_empty(device=device)
         model.init_weights(seed)
@@ -98,7 +107,7 @@ class Composition:
         """A model with fresh weights, options as in ``build_model``."""
         return self(config, **options)
 
-    def from_pretrained(self, folder: str | Path, **options: Any) -> Any:
+    def from_pretrained(self, folder: str | Path | None, **options: Any) -> Any:
         """The model of a folder, or of a hub's repository, in evaluation mode.
 
         ``options`` are the fields of ``models.loading.LoadOptions``, fields of the configuration to replace,

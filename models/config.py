@@ -10,13 +10,14 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NoReturn, Self
+from typing import Any, ClassVar, Literal, NoReturn, Self, get_args
 
 from conf.errors import ConfigError
 from conf.plugins import Entry, nearest, options_of
 from models.config_files import CONFIG_FILE as CONFIG_FILE
 from models.config_files import config_dict, read_json
 from models.config_files import read_config_file as read_config_file
+from models.config_types import type_problems
 from models.config_updates import changes_of_text, field_names, refuse_unknown, with_labels
 
 ProblemType = Literal["regression", "single_label_classification", "multi_label_classification"]
@@ -69,6 +70,9 @@ class ModelConfig:
     extra: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        if self.dtype is not None:  # torch's own types do as well
+            self._set("dtype", str(self.dtype).removeprefix("torch."))
+        self._refuse(type_problems(self) or self._choice_problems())
         if self.architectures is not None:
             self._set("architectures", tuple(self.architectures))
         self._set_labels()
@@ -85,6 +89,14 @@ class ModelConfig:
             self._set("id2label", {index: f"LABEL_{index}" for index in range(self.num_labels)})
         if self.label2id is None or _without_names({index: name for name, index in self.label2id.items()}):
             self._set("label2id", {name: index for index, name in self.id2label.items()})
+
+    def _choice_problems(self) -> list[str]:
+        choices = (("dtype", get_args(DType)), ("problem_type", get_args(ProblemType)))
+        return [
+            f"{name}: there is no {value!r}; {nearest(value, known)}"
+            for name, known in choices
+            if (value := getattr(self, name)) not in (None, *known)
+        ]
 
     def _label_problems(self) -> list[str]:
         problems = []
@@ -163,8 +175,6 @@ class ModelConfig:
         legacy_dtype = data.pop("torch_dtype", None)
         if data.get("dtype") is None:
             data["dtype"] = legacy_dtype
-        if data.get("dtype") is not None:
-            data["dtype"] = str(data["dtype"]).removeprefix("torch.")
         data["name_or_path"] = data.pop("_name_or_path", "")
         return data
 
@@ -231,8 +241,8 @@ class ModelConfig:
     def update(self, changes: Mapping[str, Any]) -> Self:
         """A new configuration with some fields replaced: ``config = config.update({"num_labels": 3})``.
 
-        Another number of labels drops the names they had. ``ConfigError`` for what is no field; settings of
-        generation are none.
+        Other names of labels give their number, another number drops the names. ``ConfigError`` for what is
+        no field; settings of generation are none.
         """
         refuse_unknown(self, changes)
         return replace(self, **with_labels(self, changes)) if changes else self

@@ -62,25 +62,28 @@ def changes_of_text(config: Any, text: str) -> dict[str, Any]:
             raise ConfigError(f"{item!r}: a change is written as field=value")
         changes[name] = value
     refuse_unknown(config, changes)
-    return {name: _read(name, value, getattr(config, name)) for name, value in changes.items()}
+    real = {field.name for field in fields(config) if "float" in str(field.type)}  # a file may say 0 for 0.0
+    return {name: _read(name, value, getattr(config, name), name in real) for name, value in changes.items()}
 
 
-def _read(name: str, text: str, old: Any) -> Any:
+def _read(name: str, text: str, old: Any, is_real: bool) -> Any:
     if isinstance(old, bool):
         if text.lower() not in (*TRUE, *FALSE):
             raise ConfigError(f"{name}: {text!r} is neither true nor false")
         return text.lower() in TRUE
     if not isinstance(old, int | float | str):
         raise ConfigError(f"{name}: only numbers, true or false, and text can be changed by text")
+    kind = float if is_real and isinstance(old, int) else type(old)
     try:
-        return type(old)(text)
+        return kind(text)
     except ValueError:
-        raise ConfigError(f"{name}: {text!r} was given where {type(old).__name__} is wanted") from None
+        raise ConfigError(f"{name}: {text!r} was given where {kind.__name__} is wanted") from None
 
 
 def with_labels(config: Any, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """``changes``, and the names of the labels dropped where their number changes and names are not given."""
-    count = changes.get("num_labels", config.num_labels)
-    if count == config.num_labels or "id2label" in changes:
+    """``changes`` and what follows of the labels: names give their number, another number has no names."""
+    if (names := changes.get("id2label")) is not None:
+        return {"num_labels": len(names), "label2id": None, **changes}
+    if "id2label" in changes or changes.get("num_labels", config.num_labels) == config.num_labels:
         return dict(changes)
     return {"id2label": None, "label2id": None, **changes}

@@ -48,7 +48,7 @@ class Factory(Composition):
         tasks = dict.fromkeys([self.task, self.instead or self.task])
         return any(isinstance(model, Composition(task=task)) for task in tasks)
 
-    def from_pretrained(self, folder: str | Path, **options: Any) -> Any:
+    def from_pretrained(self, folder: str | Path | None, **options: Any) -> Any:
         """The model of a folder, or of a hub's repository, in evaluation mode; as ``Composition`` does it.
 
         A registered model is loaded by its own ``from_pretrained``.

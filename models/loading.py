@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from inspect import signature
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from conf.errors import CheckpointError, ConfigError
 from conf.logging import get_logger
 from conf.plugins import nearest, thing_of
 from models import CATALOG
-from models.config import AutoConfig, ModelConfig
+from models.config import AutoConfig, DType, ModelConfig
 from models.config_files import refuse_foreign_code
 from models.config_updates import field_names
 from models.hub_files import CONFIG_FILES, HubOptions, folder_of, weight_files
@@ -39,12 +39,14 @@ FRESH = "; drawn afresh, to be trained before use"
 class LoadOptions(HubOptions):
     """How a pretrained model is loaded.
 
-    ``config``: in place of the folder's, or a path to it. ``state_dict``: tensors by their checkpoint keys in
-    place of files. ``dtype``: of the weights; "auto" or None is the configuration's, else that of the first
-    floating-point tensor. ``device``, or a ``device_map`` that names one: where they lie.
-    ``ignore_mismatched_sizes``: draw weights of another shape afresh. ``output_loading_info``: return also
-    what did not fit. ``use_safetensors``: True or False for one kind of file alone. ``variant``: of the
-    files, as in ``model.fp16.safetensors``. Raises ``ConfigError`` for what is never done.
+    ``config``: in place of the folder's, or a path to it. ``state_dict``: tensors in place of files, by their
+    checkpoint keys or their names in the model. ``dtype``: of the weights; "auto" or None is the
+    configuration's, else that of the first floating-point tensor. ``device``, or a ``device_map`` that names
+    one: where they lie. ``ignore_mismatched_sizes``: draw weights of another shape afresh.
+    ``output_loading_info``: return also what did not fit. ``use_safetensors``: True or False for one kind of
+    file alone. ``variant``: of the files, as in ``model.fp16.safetensors``. ``attn_implementation``: as
+    ``set_attn_implementation`` takes it. Raises ``ConfigError`` for what is never done, and for a device that
+    is not there.
     """
 
     config: ModelConfig | str | Path | None = None
@@ -57,7 +59,7 @@ class LoadOptions(HubOptions):
     use_safetensors: bool | None = None
     variant: str | None = None
     weights_only: bool = True
-    attn_implementation: str = "sdpa"
+    attn_implementation: str | Mapping[str, str] = "sdpa"
     trust_remote_code: bool | None = None
 
     def __post_init__(self) -> None:
@@ -66,11 +68,17 @@ class LoadOptions(HubOptions):
             raise ConfigError("weights_only: a pickle that can run code is never read; leave it at true")
         if self.device_map is not None:
             object.__setattr__(self, "device", _one_device(self.device_map))
+        try:
+            torch.empty(0, device=self.device)
+        except (RuntimeError, AssertionError) as error:  # an unknown name, or a torch or machine without it
+            reason = str(error).partition("\n")[0].rstrip(".")
+            raise ConfigError(f"device: {self.device!r} cannot be used here ({reason})") from error
 
 
 def _one_device(device_map: Any) -> torch.device | str:
     """The device that all of a ``device_map`` is on."""
     devices = set(device_map.values()) if isinstance(device_map, Mapping) else {device_map}
+    devices = devices or {"cpu"}
     if len(devices) > 1 or devices & {"auto", "balanced", "balanced_low_0", "sequential", "disk"}:
         raise ConfigError(
             f"device_map: {device_map!r} would split the model; it is loaded onto one device, and a model "
@@ -80,32 +88,43 @@ def _one_device(device_map: Any) -> torch.device | str:
     return torch.device("cuda", device) if isinstance(device, int) else device
 
 
-def load_pretrained(make: Make, name: str | Path, given: Mapping[str, Any]) -> Any:
+def load_pretrained(make: Make, name: str | Path | None, given: Mapping[str, Any]) -> Any:
     """The model that ``make`` builds of a folder's or repository's configuration, with its weights.
 
     ``given`` are ``LoadOptions``, fields of the configuration to replace, and options of the family's
-    backbone. At no time is more than one tensor held twice. Returns the model in evaluation mode, with
-    ``output_loading_info`` together with a dict of ``missing_keys``, ``unexpected_keys``,
-    ``mismatched_keys`` and ``error_msgs``. ``ConfigError`` for options that cannot be, ``CheckpointError``
-    for files that cannot be used or do not fit.
+    backbone. ``name`` may be None where they have a configuration and tensors. At no time is more than one
+    tensor held twice. Returns the model in evaluation mode, with ``output_loading_info`` together with a dict
+    of ``missing_keys``, ``unexpected_keys``, ``mismatched_keys`` and ``error_msgs``. ``ConfigError`` for
+    options that cannot be, ``CheckpointError`` for files that cannot be used or do not fit.
     """
     known = {option.name for option in fields(LoadOptions)}
     options = LoadOptions(**{option: value for option, value in given.items() if option in known})
+    if name is None and None in (options.config, options.state_dict):
+        raise ConfigError("from_pretrained: without a folder or name, give both config and state_dict")
     config, extras = _config(name, options, {key: given[key] for key in given.keys() - known})
     source = _source(name, options)
     dtype = _dtype(options.dtype, config, source)
     model = make(
         config, device="meta", dtype=dtype, attn_implementation=options.attn_implementation, **extras
     )
+    where = name
+    if options.state_dict is not None:
+        source, where = GivenTensors(_by_keys(model, options.state_dict)), "state_dict"
     report = load_weights(model, source, device=options.device)
-    for sentence in settle(model, report, name, options.device, options.ignore_mismatched_sizes):
+    for sentence in settle(model, report, where, options.device, options.ignore_mismatched_sizes):
         logger.warning(sentence)
     model.eval()
     return (model, _loading_info(report)) if options.output_loading_info else model
 
 
+def _by_keys(model: TaskModel, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those that have the model's own names, as of its ``state_dict``, by their checkpoint keys."""
+    own = model.state_dict(keep_vars=True).keys()
+    return {model.keymap.to_checkpoint(key) if key in own else key: value for key, value in tensors.items()}
+
+
 def _config(
-    name: str | Path, options: LoadOptions, others: Mapping[str, Any]
+    name: str | Path | None, options: LoadOptions, others: Mapping[str, Any]
 ) -> tuple[ModelConfig, dict[str, Any]]:
     """The configuration with what replaces its fields, and the rest of ``others``: the backbone's."""
     config = options.config
@@ -113,17 +132,22 @@ def _config(
         config = AutoConfig.from_pretrained(config or name, **options.of_the_hub())
     names = field_names(config)
     changes = {key: value for key, value in others.items() if key in names}
-    config = replace(config.update(changes), name_or_path=str(name))
+    config = replace(config.update(changes), name_or_path=str(name or ""))
     extras = {key: value for key, value in others.items() if key not in names}
-    backbone = thing_of(CATALOG, config.model_type, "model_type")
-    taken = signature(backbone).parameters.keys() - {"config"}
-    for key in extras.keys() - taken:
-        where = f"{type(config).__name__}.{key}"
-        raise ConfigError(f"{where}: no such option; {nearest(key, {*names, *taken})}")
+    refuse_unknown_options(config, extras, beside=names)
     return config, extras
 
 
-def _source(name: str | Path, options: LoadOptions) -> Source:
+def refuse_unknown_options(config: ModelConfig, given: Iterable[str], beside: Iterable[str] = ()) -> None:
+    """``ConfigError`` for what a family's backbone does not take; ``beside`` are names that would do too."""
+    backbone = thing_of(CATALOG, config.model_type, "model_type")
+    taken = signature(backbone).parameters.keys() - {"config"}
+    for key in sorted(set(given) - taken):
+        where = f"{type(config).__name__}.{key}"
+        raise ConfigError(f"{where}: no such option; {nearest(key, {*beside, *taken})}")
+
+
+def _source(name: str | Path | None, options: LoadOptions) -> Source:
     """Where the weights come from; of a repository only files of the kind that is read are fetched."""
     if options.state_dict is not None:
         return GivenTensors(options.state_dict)
@@ -146,11 +170,11 @@ def _dtype(given: torch.dtype | str | None, config: ModelConfig, source: Source)
 
 def torch_dtype(name: torch.dtype | str | None) -> torch.dtype | None:
     """``"bfloat16"`` to ``torch.bfloat16``; ``ConfigError`` for what is no type of weights."""
-    if name is None or isinstance(name, torch.dtype):
-        return name
-    known = ("float32", "bfloat16", "float16", "float64")
-    if name not in known:
-        raise ConfigError(f"model.dtype: there is no {name!r}; {nearest(name, known)}")
+    if name is None:
+        return None
+    name = str(name).removeprefix("torch.")
+    if name not in get_args(DType):
+        raise ConfigError(f"model.dtype: there is no {name!r}; {nearest(name, get_args(DType))}")
     return getattr(torch, name)
 
 

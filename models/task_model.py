@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from inspect import signature
 from itertools import chain
@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor, nn
 
+from conf.errors import ConfigError
 from models.config import CONFIG_FILE, ModelConfig
 from models.heads.head import Head
 from models.hub_files import weight_files
@@ -24,7 +25,7 @@ from models.vocabulary import Vocabulary
 from models.weights.converted import original_layout
 from models.weights.keymap import KeyMap
 from models.weights.names import checkpoint_names
-from models.weights.save import MAX_SHARD_SIZE, save_tensors, save_weights
+from models.weights.save import MAX_SHARD_SIZE, parse_size, save_tensors, save_weights
 
 Compute = Callable[[nn.Module, Tensor], Any]
 
@@ -161,10 +162,13 @@ class TaskModel(Vocabulary, Switches, Masks, Inspection):
         The folder is made if missing; other libraries load it. Other processes than the main one write
         nothing. ``state_dict``: tensors to save in place of the model's, by their names in it. ``variant``
         "fp16" writes ``model.fp16.safetensors``. ``save_original_format=False`` keeps the layout that
-        weights have in memory where checkpoints have another.
+        weights have in memory where checkpoints have another. ``ConfigError`` for a ``state_dict`` of another
+        model and for no size, before the folder is touched.
         """
         if not is_main_process:
             return
+        parse_size(max_shard_size)
+        given = None if state_dict is None else self._checkpoint_items(state_dict)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         old = (path for pattern in weight_files(variant, pickled=False) for path in folder.glob(pattern))
@@ -175,20 +179,20 @@ class TaskModel(Vocabulary, Switches, Masks, Inspection):
         def open_file(name: str) -> BinaryIO:
             return (folder / name).open("wb")
 
-        if state_dict is None:
+        if given is None:
             save_weights(self, open_file, save_original_format=save_original_format, **options)
         else:
             converters = self.keymap.converters if save_original_format else ()
-            named = original_layout(self._checkpoint_items(state_dict), converters, self.config)
+            named = original_layout(given, converters, self.config)
             save_tensors(named, open_file, **options)
         self.saved_config().save_pretrained(folder)
 
-    def _checkpoint_items(self, state_dict: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    def _checkpoint_items(self, state_dict: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
         """(key, tensor) of a state dict of this model's; of tied ones the first."""
+        if foreign := state_dict.keys() - self.state_dict(keep_vars=True).keys():
+            raise ConfigError(f"state_dict: this model has no {min(foreign)}; give tensors by its own names")
         keys = checkpoint_names(self)
-        for name, tensor in state_dict.items():
-            if name in keys:
-                yield keys[name], tensor
+        return [(keys[name], tensor) for name, tensor in state_dict.items() if name in keys]
 
     def saved_config(self) -> ModelConfig:
         """The configuration with what only the model knows: its architecture's name and its weights' type."""

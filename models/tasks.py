@@ -41,5 +41,5 @@ def task_named(name: str | None, model_type: str) -> Task:
     tasks: Mapping[str | None, Task] = family_table(model_type).TASKS
     if name not in tasks:
         known = [known for known in tasks if known is not None]
-        raise ConfigError(f"model_type: a {model_type} has no head for {name!r}; {nearest(str(name), known)}")
+        raise ConfigError(f"model_type: {model_type} has no head for {name!r}; {nearest(str(name), known)}")
     return tasks[name]

@@ -19,6 +19,7 @@ from models.weights.names import Stored, keymap_of, stored_tensors
 from models.weights.sources import GivenTensors, Source, open_weights
 
 THREADS = 4
+NUMBERS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 SEQUENTIAL = "HF_DEACTIVATE_ASYNC_LOAD"  # the reference's variable: "1" reads one tensor after the other
 
 
@@ -57,8 +58,8 @@ def load_weights(
     Tensors on the meta device are made on ``device``, floating-point ones in ``dtype`` (default: the dtype
     they have on the meta device); real ones are overwritten where they are. Tied ones are read once, under
     whichever of their keys the files have, and stay tied. What is missing or of another shape is reported and
-    left as it was; it is for the caller to judge. ``CheckpointError`` if the files cannot be used, or hold
-    two different tensors for what is one in the model.
+    left as it was; it is for the caller to judge. ``CheckpointError`` if the files cannot be used, hold
+    quantized weights, or two different tensors for what is one in the model.
 
     Four threads read, none with ``HF_DEACTIVATE_ASYNC_LOAD=1``. Beside the weights they need memory for a
     chunk each where types differ, and for the largest conversion of what cannot be read into its place.
@@ -84,6 +85,8 @@ def load_weights(
             mismatched += wrong
             unloaded += stored.names
             continue
+        if stored.tensor.is_floating_point():
+            _require_numbers(files, wanted[0])
         _require_equal(view, keys)
         reads += view.reads(keys[0], _destination(model, stored, dtype, device))
     _call_all(reads)
@@ -132,6 +135,16 @@ def _require_tables(model: nn.Module) -> None:
     saved = model.state_dict(keep_vars=True)
     empty = [name for name, buffer in model.named_buffers() if buffer.is_meta and name not in saved]
     assert not empty, f"computed and never saved, yet on the meta device: {empty}"
+
+
+def _require_numbers(files: Source, keys: Iterable[str]) -> None:
+    """Other types than these are codes that mean nothing without their scales, which no model here has."""
+    for key in keys:
+        if files.dtype(key) not in NUMBERS:
+            raise CheckpointError(
+                f"{files.where}: {key} is {str(files.dtype(key)).removeprefix('torch.')}; quantized weights "
+                "are not read, take the files in bfloat16 or float32."
+            )
 
 
 def _require_equal(files: Source, keys: list[str]) -> None:

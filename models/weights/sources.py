@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
+from zipfile import is_zipfile
 
 import torch
 from torch import Tensor, nn
@@ -101,16 +102,14 @@ def _open_bin(folder: Path, variant: str | None) -> GivenTensors:
 
 
 def _read_bin(path: Path) -> dict[str, Tensor]:
-    """A pickled dictionary of tensors, whose bytes stay in the file until they are read."""
+    """A dictionary of tensors whose bytes stay in the file until read; torch < 1.6's files are read whole."""
     if not path.is_file():
         raise CheckpointError(f"{path} is missing, though the index in its folder lists it.")
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
     except Exception as error:  # a damaged pickle may fail in any way
-        reason = str(error).strip().partition("\n")[0].rstrip(".")
         raise CheckpointError(
-            f"{path} is damaged, older than torch 1.6, or holds more than plain tensors, which could run "
-            f"code and is not read ({reason})."
+            f"{path} is damaged, or holds more than plain tensors, which could run code and is not read."
         ) from error
     if not isinstance(content, Mapping) or not all(map(_is_plain, content.keys(), content.values())):
         raise CheckpointError(f"{path} holds something else than tensors by their names.")

@@ -74,7 +74,7 @@ def test_documented_names_are_compositions() -> None:
     assert raises(lambda: models.LlamaForCausalLN) == "module 'models' has no attribute 'LlamaForCausalLN'"
     assert (
         raises(lambda: build_model(config, "causal"))
-        == "model_type: a llama has no head for 'causal'; did you mean 'causal_lm'?"
+        == "model_type: llama has no head for 'causal'; did you mean 'causal_lm'?"
     )
 
 

@@ -157,6 +157,17 @@ def test_user_settings_decode_strictly() -> None:
         ({"attention_dropout": 1.0}, "attention_dropout: must be in [0, 1), got 1.0"),
         ({"pad_token_id": 32000}, "pad_token_id: 32000 is outside the vocabulary of 32000"),
         ({"pretraining_tp": 3}, "pretraining_tp: 3 does not divide all of the widths (4096, 4096, 11008)"),
+        ({"hidden_size": "64"}, "hidden_size: a whole number is wanted, '64' was given"),
+        ({"num_hidden_layers": 2.0}, "num_hidden_layers: a whole number is wanted, 2.0 was given"),
+        ({"num_labels": "3"}, "num_labels: a whole number is wanted, '3' was given"),
+        ({"rms_norm_eps": True}, "rms_norm_eps: a number is wanted, True was given"),
+        ({"use_cache": "yes"}, "use_cache: true or false is wanted, 'yes' was given"),
+        ({"eos_token_id": [1, "2"]}, "eos_token_id: a whole number or a list is wanted, [1, '2'] was given"),
+        ({"dtype": "fp16"}, "dtype: there is no 'fp16'; known are bfloat16, float16, float32, float64."),
+        (
+            {"problem_type": "regresion"},
+            "problem_type: there is no 'regresion'; did you mean 'regression'?",
+        ),
         ({"num_labels": 0}, "num_labels: must be at least 1, got 0"),
         ({"num_labels": 3, "id2label": {0: "a"}}, "num_labels: is 3, but id2label has 1 entries"),
         (

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import transformers
 from transformers import GenerationConfig
 
@@ -89,13 +90,12 @@ def test_updates_make_a_new_configuration() -> None:
         "generated, or put it into generation_config.json"
     )
     assert "did you mean 'hidden_size'?" in raises(lambda: config.update({"hiden_size": 2}))
-    assert dataclasses.replace(
-        config, id2label={0: "a", 1: "b", 2: "c"}, num_labels=3, label2id=None
-    ).label2id == {
-        "a": 0,
-        "b": 1,
-        "c": 2,
-    }
+    named = config.update({"id2label": {0: "a", 1: "b", 2: "c"}})
+    assert (named.num_labels, named.label2id) == (3, {"a": 0, "b": 1, "c": 2})
+    assert config.update({"id2label": {0: "a", 1: "b"}}).label2id == {"a": 0, "b": 1}
+    given = config.update({"id2label": {0: "a", 1: "b"}, "label2id": {"a": 0, "b": 1, "ab": 1}})
+    assert given.label2id == {"a": 0, "b": 1, "ab": 1}
+    assert LlamaConfig(**SMALL, dtype=torch.bfloat16).dtype == "bfloat16"
 
 
 def test_updates_from_text_are_read_as_the_reference_reads_them() -> None:
@@ -115,7 +115,8 @@ def test_updates_from_text_are_read_as_the_reference_reads_them() -> None:
         value = getattr(mine, name)
         assert value == getattr(other, name), name
         assert type(value) is type(getattr(other, name)), name
-    config = LlamaConfig(**SMALL)
+    config = LlamaConfig(**SMALL, attention_dropout=0)
+    assert config.update_from_string("attention_dropout=0.1").attention_dropout == 0.1
     for wrong, said in {
         "use_cache=maybe": "use_cache: 'maybe' is neither true nor false",
         "hidden_size=x": "hidden_size: 'x' was given where int is wanted",

@@ -66,12 +66,18 @@ def test_the_others_say_what_they_cannot_do(tmp_path: Path) -> None:
     said = raises(lambda: factories.AutoModelForSeq2SeqLM.from_pretrained(tmp_path))
     assert said == "AutoModelForSeq2SeqLM: no architecture here does sequence-to-sequence language modeling"
     assert raises(lambda: factories.AutoModelForMaskedLM.from_config(LLAMA)).startswith(
-        "model_type: a llama has no head for 'masked_lm'; "
+        "model_type: llama has no head for 'masked_lm'; "
     )
     assert raises(lambda: factories.AutoModelForTextEncoding.from_config(LLAMA)) == (
         "AutoModelForTextEncoding: a llama is none of the families that do text encoding"
     )
     assert "no head for 'pretraining'" in raises(lambda: factories.AutoModelForPreTraining.from_config(LLAMA))
+    for name in ("AutoModel", "AutoModelForCausalLM"):
+        make = ALL[name].from_config
+        assert raises(lambda make=make: make(LLAMA, trust_remote_code=True)).startswith("trust_remote_code: ")
+        assert raises(lambda make=make: make(LLAMA, attn="eager")) == (
+            "LlamaConfig.attn: no such option; known are attn_implementation."
+        )
     assert raises(lambda: LlamaForCausalLM(BERT)) == "model_type: this is a 'bert' configuration, not 'llama'"
 
 

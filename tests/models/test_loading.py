@@ -136,6 +136,12 @@ def test_other_sources_of_weights(tmp_path: Path) -> None:
     load = AutoModelForCausalLM.from_pretrained
     model.config.save_pretrained(tmp_path / "bare")
     assert torch.equal(load(tmp_path / "bare", state_dict=tensors)(IDS).logits, expected)
+    loaded = load(None, config=model.config, state_dict=model.state_dict())
+    assert torch.equal(loaded(IDS).logits, expected), "names of the model do as well"
+    assert loaded.config.name_or_path == ""
+    assert raises(lambda: load(None, state_dict=tensors)) == (
+        "from_pretrained: without a folder or name, give both config and state_dict"
+    )
     torch.save(tensors, tmp_path / "bare" / "pytorch_model.bin")
     assert torch.equal(load(tmp_path / "bare")(IDS).logits, expected)
     model.config.save_pretrained(tmp_path / "empty")
@@ -161,6 +167,14 @@ def test_what_is_saved_may_be_given(tmp_path: Path) -> None:
     expected = dict(named_checkpoint_tensors(model))
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[key], 2 * expected[key]) for key in expected)
+    wrapped = {f"module.{name}": tensor for name, tensor in doubled.items()}
+    wrong = {
+        "state_dict: this model has no module.": {"state_dict": wrapped},
+        "max_shard_size: '5XB' is no": {"max_shard_size": "5XB"},
+    }
+    for text, options in wrong.items():
+        assert raises(lambda options=options: model.save_pretrained(tmp_path, **options)).startswith(text)
+        assert (tmp_path / "model.safetensors").is_file(), "what was there stays"
 
 
 @pytest.mark.parametrize(
@@ -170,6 +184,9 @@ def test_what_is_saved_may_be_given(tmp_path: Path) -> None:
         ({"weights_only": False}, "weights_only: a pickle that can run code is never read; leave it at true"),
         ({"device_map": "auto"}, "device_map: 'auto' would split the model; it is loaded onto one device"),
         ({"device_map": {"a": "cpu", "b": 0}}, "device_map: {'a': 'cpu', 'b': 0} would split the model"),
+        ({"device": "gpu"}, "device: 'gpu' cannot be used here ("),
+        ({"device_map": "cuda:99"}, "device: 'cuda:99' cannot be used here ("),
+        ({"dtype": torch.int8}, "model.dtype: there is no 'int8'; known are bfloat16, "),
         ({"dtype": "bfloat"}, "model.dtype: there is no 'bfloat'; did you mean 'bfloat16'?"),
         ({"attn_implementation": "sdap"}, "model.attn_implementation: there is no 'sdap'"),
         ({"torch_dtype": "float32"}, "LlamaConfig.torch_dtype: no such option; did you mean 'dtype'?"),
@@ -185,8 +202,8 @@ def test_what_is_never_done_is_refused(options: dict[str, Any], text: str, tmp_p
 
 def test_one_device_and_one_backend(tmp_path: Path) -> None:
     ours(None).save_pretrained(tmp_path)
-    for device_map in ("cpu", torch.device("cpu"), {"": "cpu"}):
-        model = AutoModel.from_pretrained(tmp_path, device_map=device_map, attn_implementation="eager")
+    for device_map in ("cpu", torch.device("cpu"), {"": "cpu"}, {}):
+        model = AutoModel.from_pretrained(tmp_path, device_map=device_map, attn_implementation={"": "eager"})
         assert model.device.type == "cpu"
         assert model(IDS, output_attentions=True).attentions[0].shape == (2, 4, 12, 12)
     BertModel(BertConfig(**BERT), seed=0).save_pretrained(tmp_path)

@@ -196,6 +196,18 @@ def test_what_does_not_fit_is_reported_by_checkpoint_keys(tmp_path: Path) -> Non
     assert torch.equal(loaded.head.weight, toy().head.weight)
 
 
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8], ids=str)
+def test_quantized_weights_are_refused(tmp_path: Path, dtype: torch.dtype) -> None:
+    def change(tensors: dict[str, Tensor]) -> None:
+        tensors["model.layers.0.weight"] = tensors["model.layers.0.weight"].to(dtype)
+
+    kind = str(dtype).removeprefix("torch.")
+    with pytest.raises(
+        CheckpointError, match=rf"model\.layers\.0\.weight is {kind}; quantized weights are not"
+    ):
+        load_weights(on_meta(), rewrite(save(toy(), tmp_path), change))
+
+
 def test_a_bare_backbones_file_fills_the_backbone(tmp_path: Path) -> None:
     model = toy()
     save_file({k: v.clone() for k, v in model.backbone.state_dict().items()}, tmp_path / "model.safetensors")
