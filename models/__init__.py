@@ -156,6 +156,7 @@ _NAMES = {
         "CausalLMOutputWithCrossAttentions",
         "CausalLMOutputWithPast",
         "MaskedLMOutput",
+        "MoeCausalLMOutputWithPast",
         "MoeModelOutputWithPast",
         "MultipleChoiceModelOutput",
         "NextSentencePredictorOutput",

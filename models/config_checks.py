@@ -36,6 +36,17 @@ def heads(config: ModelConfig) -> list[str]:
     return [f"num_attention_heads: {number} does not divide hidden_size, which is {width}"]
 
 
+def encoding(config: ModelConfig) -> list[str]:
+    """Whether feed-forward blocks can be computed so, and positions are told by an embedding of each."""
+    problems = []
+    if config.chunk_size_feed_forward < 0:
+        problems.append(f"chunk_size_feed_forward: must be at least 0, got {config.chunk_size_feed_forward}")
+    kind = config.extra.get("position_embedding_type", "absolute")  # in older files
+    if kind != "absolute":
+        problems.append(f"position_embedding_type: only absolute positions can be read, got {kind!r}")
+    return problems
+
+
 def activation(config: ModelConfig) -> list[str]:
     """Whether ``hidden_act`` is one that there is."""
     if config.hidden_act in get_args(Activation):

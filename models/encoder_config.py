@@ -54,6 +54,11 @@ class EncoderConfig(ModelConfig):
         """The dropout before a classifying head."""
         return self.hidden_dropout_prob if self.classifier_dropout is None else self.classifier_dropout
 
+    @property
+    def head_activation(self) -> str:
+        """The activation in the head of masked words."""
+        return self.hidden_act
+
     def _shape_problems(self) -> list[str]:
         return checks.sizes(
             self,
@@ -71,13 +76,6 @@ class EncoderConfig(ModelConfig):
         problems += checks.probabilities(
             self, "hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"
         )
-        if self.chunk_size_feed_forward < 0:
-            problems.append(
-                f"chunk_size_feed_forward: must be at least 0, got {self.chunk_size_feed_forward}"
-            )
         if self.add_cross_attention and not self.is_decoder:
             problems.append("add_cross_attention: only a decoder looks at an encoder, set is_decoder to true")
-        kind = self.extra.get("position_embedding_type", "absolute")  # in older files
-        if kind != "absolute":
-            problems.append(f"position_embedding_type: only absolute positions can be read, got {kind!r}")
-        return problems
+        return problems + checks.encoding(self)

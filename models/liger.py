@@ -22,7 +22,7 @@ from liger_kernel.ops import (
 from torch import Tensor, nn
 
 from models.heads.causal_lm import CausalLMHead
-from models.heads.chunked import IGNORED
+from models.heads.chunked import IGNORED, supervised
 from models.layers.mlp import GatedMLP
 from models.layers.norm import RMSNorm
 from models.layers.rotary import rotate_both
@@ -50,7 +50,7 @@ class LigerFusedCausalLMHead(CausalLMHead):
 
     def nll(self, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """As ``CausalLMHead.nll``."""
-        hidden, labels = _supervised(hidden, labels)
+        hidden, labels = supervised(hidden, labels)
         if not len(labels):
             return super().nll(hidden, labels, smoothing)
         if torch.is_grad_enabled() and self.weight.requires_grad and not hidden.requires_grad:
@@ -66,17 +66,11 @@ class LigerCausalLMHead(CausalLMHead):
 
     def nll(self, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """As ``CausalLMHead.nll``, but all logits (n, V) exist at once."""
-        hidden, labels = _supervised(hidden, labels)
+        hidden, labels = supervised(hidden, labels)
         if not len(labels):
             return super().nll(hidden, labels, smoothing)
         logits = F.linear(hidden, self.weight).float()
         return LigerCrossEntropyFunction.apply(logits, labels, None, IGNORED, 0.0, smoothing, "sum")[0]
-
-
-def _supervised(hidden: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Hidden states (n, D) and labels (n) of supervised tokens: others have no influence, not even a NaN."""
-    rows = (labels != IGNORED).flatten().nonzero().squeeze(-1)
-    return hidden.flatten(0, -2)[rows], labels.flatten()[rows]
 
 
 def rotate_both_by_liger(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:

@@ -179,6 +179,22 @@ class CausalLMOutputWithPast(ModelOutput):
 
 
 @output_type
+class MoeCausalLMOutputWithPast(ModelOutput):
+    """Next-token scores (B, T, V) of a decoder with experts; ``router_logits`` as the backbone's.
+
+    ``aux_loss`` is a loss that balances experts, where a family has one.
+    """
+
+    loss: Tensor | None = None
+    aux_loss: Tensor | None = None
+    logits: Tensor | None = None
+    past_key_values: DynamicCache | None = None
+    hidden_states: Tensors | None = None
+    attentions: Tensors | None = None
+    router_logits: Tensors | None = None
+
+
+@output_type
 class CausalLMOutputWithCrossAttentions(ModelOutput):
     """Next-token scores (B, T, V) of a decoder that may look at an encoder's tokens."""
 
@@ -289,10 +305,11 @@ FROM_BACKBONE = (
     "hidden_states",
     "attentions",
     "cross_attentions",
+    "router_logits",
 )
 
 
 def passed_on(backbone: ModelOutput, made: type[ModelOutput]) -> dict[str, Any]:
     """What a head's output of type ``made`` takes over from the backbone's."""
-    names = {f.name for f in fields(made)}  # type: ignore[arg-type]
+    names = made.__dataclass_fields__  # type: ignore[attr-defined]  # fields() breaks a compiled graph
     return {name: backbone.get(name) for name in FROM_BACKBONE if name in names}

@@ -12,7 +12,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from conf.errors import ConfigError
 from models.afmoe.config import AfmoeConfig
 from models.layers.attention import Visibility, attention_named
 from models.layers.cache import DynamicCache
@@ -170,10 +169,6 @@ class AfmoeBackbone(Decoder):
         packed = sum(p.numel() for experts in sparse for p in experts.parameters())
         return packed * self.experts_per_token // self.num_experts - packed
 
-    def expert_biases(self) -> list[Tensor]:
-        """The bias (E,) on the choice of experts of each layer that has them."""
-        return [layer.mlp.expert_bias for layer in self.layers if layer.sparse]
-
     def forward(
         self,
         input_ids: Tensor | None = None,
@@ -188,37 +183,22 @@ class AfmoeBackbone(Decoder):
         output_router_logits: bool | None = None,
     ) -> MoeModelOutputWithPast:
         """As ``Decoder.forward``; ``output_router_logits`` defaults to the configuration's."""
-        if output_attentions and self.attn_implementation != "eager":
-            raise ConfigError(
-                "output_attentions: only attn_implementation eager has attention weights to return"
-            )
         if output_router_logits is None:
             output_router_logits = self.output_router_logits
-        x = self._embedded(input_ids, inputs_embeds)
-        cache = self._cache(past_key_values, use_cache, packed=cu_seqlens is not None)
-        visibilities = self._visibilities(x, attention_mask, cu_seqlens, cache)
-        rotation = self._rotation(x, position_ids, cu_seqlens, cache)
-        real = None if attention_mask is None else attention_mask[:, -x.shape[1] :].flatten().bool()
-        hidden_states, attentions, router_logits, loads = [x], [], [], []
-        for layer, visibility in zip(self.layers, visibilities, strict=True):
-            x, weights, logits, chosen = layer(x, rotation, visibility, cache)
-            if output_hidden_states:
-                hidden_states.append(x)
-            if output_attentions:
-                attentions.append(weights)
-            if output_router_logits and layer.sparse:
-                router_logits.append(logits)
-            if self.training and layer.sparse:  # out here checkpointing does not count a second time
-                loads.append(expert_load(chosen, self.num_experts, real))
-        x = self.norm(x)
-        self.expert_load = torch.stack(loads) if loads else None
-        return MoeModelOutputWithPast(
-            last_hidden_state=x,
-            past_key_values=cache,
-            hidden_states=(*hidden_states[:-1], x) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-            router_logits=tuple(router_logits) if output_router_logits else None,
+        fields, routed = self._through_layers(
+            *(input_ids, inputs_embeds, position_ids, attention_mask, cu_seqlens, past_key_values, use_cache),
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
         )
+        sparse = [(logits, chosen) for logits, chosen in routed if chosen is not None]
+        self.expert_load = None
+        if self.training and sparse:  # out here checkpointing does not count a second time
+            tokens = fields["last_hidden_state"].shape[1]
+            real = None if attention_mask is None else attention_mask[:, -tokens:].flatten().bool()
+            loads = [expert_load(chosen, self.num_experts, real) for _, chosen in sparse]
+            self.expert_load = torch.stack(loads)
+        router_logits = tuple(logits for logits, _ in sparse) if output_router_logits else None
+        return MoeModelOutputWithPast(**fields, router_logits=router_logits)
 
     def _embedded(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """What the first layer gets (B, T, D)."""

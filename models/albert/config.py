@@ -81,6 +81,11 @@ class AlbertConfig(ModelConfig):
         """The dropout before a classifying head."""
         return self.classifier_dropout_prob
 
+    @property
+    def head_activation(self) -> str:
+        """The activation in the head of masked words."""
+        return self.hidden_act
+
     def _shape_problems(self) -> list[str]:
         return checks.sizes(
             self,
@@ -106,11 +111,4 @@ class AlbertConfig(ModelConfig):
                 f"num_hidden_groups: {self.num_hidden_groups} groups cannot each have one of "
                 f"num_hidden_layers, which is {self.num_hidden_layers}"
             )
-        if self.chunk_size_feed_forward < 0:
-            problems.append(
-                f"chunk_size_feed_forward: must be at least 0, got {self.chunk_size_feed_forward}"
-            )
-        kind = self.extra.get("position_embedding_type", "absolute")  # in older files
-        if kind != "absolute":
-            problems.append(f"position_embedding_type: only absolute positions can be read, got {kind!r}")
-        return problems
+        return problems + checks.encoding(self)

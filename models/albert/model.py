@@ -15,7 +15,12 @@ from conf.errors import ConfigError
 from models.albert.config import AlbertConfig
 from models.layers.attention import Visibility, attention_named
 from models.layers.checkpointing import checkpointed
-from models.layers.embeddings import EncoderEmbeddings, counted_positions, require_positions
+from models.layers.embeddings import (
+    EncoderEmbeddings,
+    counted_positions,
+    first_tokens,
+    require_positions,
+)
 from models.layers.mlp import ACTIVATIONS
 from models.options import CheckpointingOptions
 from models.outputs import BaseModelOutputWithPooling
@@ -205,5 +210,4 @@ class AlbertBackbone(nn.Module):
 
     def _pooled(self, hidden: Tensor, cu_seqlens: Tensor | None) -> Tensor:
         """(B, T, D) -> (B, D) of the first tokens, or (1, N, D) -> (documents, D)."""
-        first = hidden[:, 0] if cu_seqlens is None else hidden[0, cu_seqlens[:-1].long()]
-        return torch.tanh(self.pooler(first))
+        return torch.tanh(self.pooler(first_tokens(hidden, cu_seqlens)))

@@ -14,8 +14,15 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.heads.chunked import IGNORED, linear_log_probs, linear_nll
+from models.heads.classification import class_loss
 from models.heads.head import Head, mean_or_share
-from models.outputs import CausalLMOutputWithPast, ModelOutput, passed_on
+from models.outputs import (
+    CausalLMOutputWithPast,
+    ModelOutput,
+    MoeCausalLMOutputWithPast,
+    MoeModelOutputWithPast,
+    passed_on,
+)
 
 
 class CausalLMHead(Head):
@@ -67,7 +74,7 @@ class CausalLMHead(Head):
         labels: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
         logits_to_keep: int | Tensor = 0,
-    ) -> CausalLMOutputWithPast:
+    ) -> CausalLMOutputWithPast | MoeCausalLMOutputWithPast:
         """Logits, and with labels (B, T) the loss: each token against the next one's label.
 
         The loss is the mean over supervised tokens, or their sum over ``num_items_in_batch``.
@@ -78,13 +85,11 @@ class CausalLMHead(Head):
             )
         logits, loss = self(backbone.last_hidden_state, logits_to_keep), None
         if labels is not None:
-            targets = shift_labels(labels, inputs.get("cu_seqlens")).flatten()
-            total = F.cross_entropy(
-                logits.float().flatten(0, 1), targets, ignore_index=IGNORED, reduction="sum"
-            )
-            loss = mean_or_share(total, (targets != IGNORED).sum(), num_items_in_batch)
-        extras = passed_on(backbone, CausalLMOutputWithPast)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, **extras)
+            targets = shift_labels(labels, inputs.get("cu_seqlens"))
+            loss = mean_or_share(*class_loss(logits, targets), num_items_in_batch)
+        mixed = isinstance(backbone, MoeModelOutputWithPast)
+        made = MoeCausalLMOutputWithPast if mixed else CausalLMOutputWithPast
+        return made(loss=loss, logits=logits, **passed_on(backbone, made))
 
 
 def shift_labels(labels: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:

@@ -24,9 +24,9 @@ def class_loss(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def sequence_loss(
     logits: Tensor, labels: Tensor, problem_type: ProblemType | None
 ) -> tuple[Tensor, Tensor | int]:
-    """The loss of scores (B, L) against classes (B), class marks (B, L) or values (B) or (B, L).
+    """The summed loss of scores (B, L) against classes (B), class marks (B, L) or values (B) or (B, L).
 
-    Marks and values count as the mean over a sequence's own. Without ``problem_type`` the loss is chosen as
+    Each mark and each value is an item. Without ``problem_type`` the loss is chosen as
     upstream does: one label is a regression, whole-number labels name a class, others mark several classes.
     """
     problem = problem_type or _problem_of(logits, labels)
@@ -35,7 +35,7 @@ def sequence_loss(
     logits = _wide(logits)
     measure = F.mse_loss if problem == "regression" else F.binary_cross_entropy_with_logits
     each = measure(logits, labels.view_as(logits).to(logits.dtype), reduction="none")
-    return each.mean(dim=-1).sum(), len(logits)
+    return each.sum(), each.numel()
 
 
 def _problem_of(logits: Tensor, labels: Tensor) -> ProblemType:

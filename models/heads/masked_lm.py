@@ -82,7 +82,7 @@ class TransformedHead(Head):
             config.hidden_size,
             getattr(config, "embedding_size", config.hidden_size),
             config.vocab_size,
-            activation=config.hidden_act,
+            activation=config.head_activation,
             eps=config.layer_norm_eps,
             shares_embeddings=config.tie_word_embeddings,
         )

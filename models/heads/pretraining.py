@@ -70,9 +70,11 @@ class PretrainingHead(Head):
             return words, pairs, None
         total, count = class_loss(words, labels)
         pair_total, pair_count = class_loss(pairs, pair_labels)
-        share = 1 if num_items_in_batch is None else count / num_items_in_batch
-        loss = mean_or_share(total, count, num_items_in_batch) + pair_total / pair_count * share
-        return words, pairs, loss
+        loss, pairs_mean = mean_or_share(total, count, num_items_in_batch), pair_total / pair_count
+        if num_items_in_batch is not None:
+            # Of a batch without a labelled pair, which a whole step may well have, the share is nothing.
+            pairs_mean = pair_total / pair_count.clamp(min=1) * (count / num_items_in_batch)
+        return words, pairs, loss + pairs_mean
 
 
 class NextSentencePretrainingHead(PretrainingHead):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from typing import Any
 
 import torch
@@ -18,6 +18,19 @@ from torch import Tensor
 
 from conf.errors import ConfigError
 from conf.plugins import nearest
+
+
+class ComputedOnce:
+    """``functools.cached_property`` without the lock, which breaks a compiled model's graph at every use."""
+
+    def __init__(self, compute: Callable[[Any], Any]):
+        self.compute, self.__doc__ = compute, compute.__doc__
+
+    def __get__(self, owner: Any, _: type | None = None) -> Any:
+        if owner is None:
+            return self
+        value = owner.__dict__[self.compute.__name__] = self.compute(owner)  # found there from now on
+        return value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,18 +120,18 @@ class Visibility:
         """Whether nothing but being later hides a key."""
         return self.padding is None and self.cu_seqlens is None and self.looks_back is None
 
-    @cached_property
+    @ComputedOnce
     def document_of(self) -> Tensor:
         """(N,) the index of each packed token's document."""
         positions = torch.arange(self.num_keys, device=self.device)
         return torch.bucketize(positions, self.cu_seqlens[1:].to(positions.dtype), right=True)
 
-    @cached_property
+    @ComputedOnce
     def document_lengths(self) -> list[int]:
         """Tokens of each packed document."""
         return self.cu_seqlens.diff().tolist()
 
-    @cached_property
+    @ComputedOnce
     def alone(self) -> list[Visibility]:
         """Each packed document's own."""
         return [
@@ -126,7 +139,7 @@ class Visibility:
             for n in self.document_lengths
         ]
 
-    @cached_property
+    @ComputedOnce
     def mask(self) -> Tensor:
         """(1 or B, 1, T, S) true where a query sees a key.
 
@@ -156,12 +169,12 @@ class Visibility:
             return self.padding.new_ones(len(self.padding), self.num_queries)
         return self.padding[:, self.num_keys - self.num_queries :]
 
-    @cached_property
+    @ComputedOnce
     def _padding_but_in_empty_rows(self) -> Tensor:
         assert self.padding is not None
         return self.padding | ~self.padding.any(dim=1, keepdim=True)
 
-    @cached_property
+    @ComputedOnce
     def block_mask(self) -> Any:
         """The same as ``mask``, in the form that flex attention takes."""
         from torch.nn.attention.flex_attention import create_block_mask

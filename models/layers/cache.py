@@ -53,6 +53,19 @@ class DynamicCache:
         return sys.maxsize if window is None else window - 1
 
 
+def keeps_cache(given: object, use_cache: bool | None, *, by_default: bool, recomputes: bool) -> bool:
+    """Whether keys and values are kept: if a cache is given, else as ``use_cache`` says, or by default.
+
+    ``ValueError`` if the model ``recomputes`` its layers in the backward pass, which would fill it twice.
+    """
+    keeps = given is not None or (by_default if use_cache is None else use_cache)
+    if keeps and recomputes:
+        raise ValueError(
+            "gradient checkpointing computes layers twice and cannot fill a cache: use_cache=False"
+        )
+    return keeps
+
+
 class EncoderDecoderCache:
     """The two caches of a decoder that looks at an encoder: of its own tokens, and of the encoder's.
 

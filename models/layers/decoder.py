@@ -7,13 +7,14 @@ head.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from conf.errors import ConfigError
 from models.layers.attention import Visibility
-from models.layers.cache import DynamicCache
+from models.layers.cache import DynamicCache, keeps_cache
 from models.layers.checkpointing import checkpointed
 from models.layers.embeddings import counted_positions, embedding
 from models.layers.rotary import RotaryEmbedding
@@ -103,9 +104,30 @@ class Decoder(nn.Module):
         ``attention_mask`` (B, S) is 1 at tokens and 0 at padding on either side, cached tokens included.
         ``cu_seqlens`` (documents + 1) packs documents into the one row of the batch; they never see each
         other. ``position_ids`` (B or 1, T) count from 0 in each document when not given. With
-        ``past_key_values`` give only the new tokens. ``use_cache`` defaults to the configuration's in
-        evaluation and to no in training.
+        ``past_key_values`` give only the new tokens, which are added to it. ``use_cache``, whether a cache
+        is made, defaults to the configuration's in evaluation and to no in training.
         """
+        fields, _ = self._through_layers(
+            *(input_ids, inputs_embeds, position_ids, attention_mask, cu_seqlens, past_key_values, use_cache),
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        return BaseModelOutputWithPast(**fields)
+
+    def _through_layers(
+        self,
+        input_ids: Tensor | None,
+        inputs_embeds: Tensor | None,
+        position_ids: Tensor | None,
+        attention_mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        past_key_values: DynamicCache | None,
+        use_cache: bool | None,
+        *,
+        output_hidden_states: bool,
+        output_attentions: bool,
+    ) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
+        """The output's fields, and what else than hidden states and attention weights each layer gives."""
         if output_attentions and self.attn_implementation != "eager":
             raise ConfigError(
                 "output_attentions: only attn_implementation eager has attention weights to return"
@@ -114,20 +136,22 @@ class Decoder(nn.Module):
         cache = self._cache(past_key_values, use_cache, packed=cu_seqlens is not None)
         visibilities = self._visibilities(x, attention_mask, cu_seqlens, cache)
         rotation = self._rotation(x, position_ids, cu_seqlens, cache)
-        hidden_states, attentions = [x], []
+        hidden_states, attentions, others = [x], [], []
         for layer, visibility in zip(self.layers, visibilities, strict=True):
-            x, weights = layer(x, rotation, visibility, cache)
+            x, weights, *other = layer(x, rotation, visibility, cache)
+            others.append(tuple(other))
             if output_hidden_states:
                 hidden_states.append(x)
             if output_attentions:
                 attentions.append(weights)
         x = self.norm(x)
-        return BaseModelOutputWithPast(
-            last_hidden_state=x,
-            past_key_values=cache,
-            hidden_states=(*hidden_states[:-1], x) if output_hidden_states else None,
-            attentions=tuple(attentions) if output_attentions else None,
-        )
+        fields = {
+            "last_hidden_state": x,
+            "past_key_values": cache,
+            "hidden_states": (*hidden_states[:-1], x) if output_hidden_states else None,
+            "attentions": tuple(attentions) if output_attentions else None,
+        }
+        return fields, others
 
     def _embedded(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """What the first layer gets (B, T, D)."""
@@ -139,13 +163,9 @@ class Decoder(nn.Module):
         self, given: DynamicCache | None, use_cache: bool | None, *, packed: bool
     ) -> DynamicCache | None:
         """Where keys and values are kept, or None."""
-        if use_cache is None:
-            use_cache = given is not None or (self.use_cache and not self.training and not packed)
-        if use_cache and self.training and self.layers[0].gradient_checkpointing:
-            raise ValueError(
-                "gradient checkpointing computes layers twice and cannot fill a cache: use_cache=False"
-            )
-        if not use_cache:
+        by_default = self.use_cache and not self.training and not packed
+        recomputes = self.training and self.layers[0].gradient_checkpointing is not None
+        if not keeps_cache(given, use_cache, by_default=by_default, recomputes=recomputes):
             return None
         return DynamicCache(self.windows) if given is None else given
 

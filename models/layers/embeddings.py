@@ -72,6 +72,11 @@ def require_positions(position_ids: Tensor, highest: int, rows: int) -> None:
         )
 
 
+def first_tokens(hidden: Tensor, cu_seqlens: Tensor | None) -> Tensor:
+    """(B, T, D) -> (B, D), or of documents packed into one row (1, N, D) -> (documents, D)."""
+    return hidden[:, 0] if cu_seqlens is None else hidden[0, cu_seqlens[:-1].long()]
+
+
 class Pooler(nn.Module):
     """A sequence's vector: the first token's hidden state through a linear layer and tanh."""
 
@@ -81,5 +86,4 @@ class Pooler(nn.Module):
 
     def forward(self, hidden: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:
         """(B, T, D) -> (B, D), or (1, N, D) -> (documents, D)."""
-        first = hidden[:, 0] if cu_seqlens is None else hidden[0, cu_seqlens[:-1].long()]
-        return torch.tanh(self.dense(first))
+        return torch.tanh(self.dense(first_tokens(hidden, cu_seqlens)))

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from conf.errors import ConfigError
 from models.layers.attention import Visibility, attention_named
-from models.layers.cache import DynamicCache, EncoderDecoderCache
+from models.layers.cache import DynamicCache, EncoderDecoderCache, keeps_cache
 from models.layers.checkpointing import checkpointed
 from models.layers.mlp import ACTIVATIONS
 from models.options import CheckpointingOptions
@@ -264,14 +264,10 @@ class Encoder(nn.Module):
             if given is not None:
                 raise ConfigError("past_key_values: an encoder keeps no keys and values, set is_decoder")
             return None
-        if use_cache is None:
-            use_cache = self.use_cache and not self.training and not packed
-        if given is None and not use_cache:
+        by_default = self.use_cache and not self.training and not packed
+        recomputes = self.training and self.layer[0].gradient_checkpointing is not None
+        if not keeps_cache(given, use_cache, by_default=by_default, recomputes=recomputes):
             return None
-        if self.training and self.layer[0].gradient_checkpointing:
-            raise ValueError(
-                "gradient checkpointing computes layers twice and cannot fill a cache: use_cache=False"
-            )
         if encoded is not None and not isinstance(given, EncoderDecoderCache):
             return EncoderDecoderCache(given)
         return DynamicCache() if given is None else given

@@ -57,6 +57,11 @@ class XLMRobertaConfig(EncoderConfig):
     bos_token_id: int | None = 0
     eos_token_id: int | tuple[int, ...] | None = 2
 
+    @property
+    def head_activation(self) -> str:
+        """The activation in the head of masked words, whatever that of the layers is."""
+        return "gelu"
+
     def _value_problems(self) -> list[str]:
         problems = super()._value_problems()
         if self.pad_token_id is None:

@@ -19,7 +19,8 @@ from torch import Tensor
 from triton.language.extra import libdevice
 from triton.runtime import interpreter
 
-from models import LlamaConfig, TaskModel, build_model
+from models import LlamaConfig, ModelConfig, TaskModel, build_model
+from models.apertus import ApertusConfig
 from models.heads.causal_lm import shift_labels
 from models.kernels import check_liger, use_liger
 from tests.models.liger_names import ALL, FUNCTIONS, KERNELS
@@ -80,9 +81,9 @@ def counted() -> dict[str, Counted]:
     return made
 
 
-def model(seed: int = 0, **fields: Any) -> TaskModel:
+def model(seed: int = 0, family: type[ModelConfig] = LlamaConfig, **fields: Any) -> TaskModel:
     """A small model whose norms are random too."""
-    made = build_model(LlamaConfig(**{**CONFIG, **fields}), "causal_lm", seed=seed)
+    made = build_model(family(**{**CONFIG, **fields}), "causal_lm", seed=seed)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in made.parameters():
@@ -200,6 +201,7 @@ def main() -> None:
         cases[f"{name}-nothing"] = nothing_supervised(name)
         cases[f"{name}-frozen"] = frozen_backbone(name)
     cases["all-tied"] = compared(ALL, padded(), 0.0, tie_word_embeddings=True, head_dim=6, mlp_bias=True)
+    cases["apertus"] = compared({}, padded(), 0.0, family=ApertusConfig)
     cases["gelu"] = compared({}, padded(), 0.0, hidden_act="gelu")
     cases["recomputed"] = recomputed()
     cases["headless"] = use_liger(build_model(LlamaConfig(**CONFIG), None))

@@ -379,6 +379,9 @@ def test_pretraining_is_two_sums_with_two_counts() -> None:
     mean = words / supervised + order / 3
     assert close(model(inputs, **named).loss, mean, 1e-6)
     assert close(model(inputs, **named, num_items_in_batch=4 * supervised).loss, mean / 4, 1e-6)
+    nothing = torch.full_like(pairs, -100)  # as a part of a step may have
+    without = {**named, "sentence_order_label": nothing, "num_items_in_batch": 4 * supervised}
+    assert close(model(inputs, **without).loss, words / (4 * supervised), 1e-6)
     assert model(inputs, labels=labels).loss is None
     assert model(inputs, sentence_order_label=pairs).loss is None
 

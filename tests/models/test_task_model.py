@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from conf.errors import ConfigError
-from models import DynamicCache, TaskModel
+from models import DynamicCache, LlamaConfig, ModelConfig, TaskModel, build_model
+from models.afmoe import AfmoeConfig
+from models.albert import AlbertConfig
 from models.heads.causal_lm import CausalLMHead
 from models.layers import checkpointing
 from tests.models.oracle import close, ours, packed_batch, raises, theirs
@@ -176,10 +178,34 @@ def test_operations_are_six_a_token_and_parameter() -> None:
     assert model.floating_point_ops({"inputs_embeds": torch.zeros(1, 2, 32)}) == 0
 
 
-def test_counting_matches_measured_operations() -> None:
+WIDE = {"vocab_size": 96, "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4}
+
+
+@pytest.mark.parametrize(
+    ("task", "config", "options"),
+    [
+        ("causal_lm", LlamaConfig(**WIDE, num_hidden_layers=2), {}),
+        ("masked_lm", AlbertConfig(**WIDE, embedding_size=16, num_hidden_layers=4), {}),
+        (
+            "masked_lm",
+            AlbertConfig(
+                **WIDE, embedding_size=16, num_hidden_layers=5, num_hidden_groups=2, inner_group_num=2
+            ),
+            {},
+        ),
+        (
+            "causal_lm",
+            AfmoeConfig(**WIDE, head_dim=16, moe_intermediate_size=64, num_hidden_layers=3, num_experts=8),
+            {"experts_implementation": "eager"},
+        ),
+    ],
+    ids=["llama", "albert", "albert-groups", "afmoe"],
+)
+def test_counting_matches_measured_operations(
+    task: str, config: ModelConfig, options: dict[str, str]
+) -> None:
     # Torch counts the products that are really done: with a wide model on few tokens attention is little.
-    fields = {"hidden_size": 64, "intermediate_size": 128, "tie_word_embeddings": False}
-    model = ours(**fields).train()
+    model = build_model(config, task, seed=0, **options).train()
     with FlopCounterMode(display=False) as counter:
         model(IDS, labels=IDS).loss.backward()
     assert model.floating_point_ops({"input_ids": IDS}) == pytest.approx(counter.get_total_flops(), rel=0.1)

@@ -24,7 +24,12 @@ CASE = FamilyCase(
     },
     shapes={
         "plain": {},
-        "other-values": {"layer_norm_eps": 1e-3, "pad_token_id": 3, "type_vocab_size": 2},
+        "other-values": {
+            "hidden_act": "relu",  # the head's stays gelu
+            "layer_norm_eps": 1e-3,
+            "pad_token_id": 3,
+            "type_vocab_size": 2,
+        },
     },
     oracles={
         None: transformers.XLMRobertaModel,
