@@ -10,7 +10,7 @@ import numpy as np
 
 from conf.errors import ConfigError
 from processors.answers import NOTE_MARKERS, NOTE_OPEN, Answers, find_answers, target_tokens
-from processors.documents import Document, FormatReport, RowError, document
+from processors.documents import Document, FormatReport, RowError, check_characters, document
 from processors.options import ChatFormat
 from processors.rendering import ChatTemplate
 from processors.tokenizers import Tokenizer
@@ -166,6 +166,8 @@ def _checked(message: dict[str, Any], index: int) -> dict[str, Any]:
         raise RowError(
             f"message {index} ({message['role']}): the content is of type {type(content).__name__}, not text."
         )
+    if isinstance(content, str):
+        check_characters(content, f"message {index} ({message['role']})")
     if content is None and not message.get("tool_calls"):
         raise RowError(f"message {index} ({message['role']}) has no content.")
     # Files with columns fill in None for keys that other rows have; templates ask whether a key is there.

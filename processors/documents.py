@@ -63,6 +63,15 @@ def text_column(row: Mapping[str, Any], column: str) -> str:
             else f"is missing (there are {', '.join(row)})"
         )
         raise RowError(f"the column {column!r} {given}; it must be text.")
+    check_characters(text, f"the column {column!r}")
     if not text.strip():
         raise RowError(f"the column {column!r} is empty.")
     return text
+
+
+def check_characters(text: str, where: str) -> None:
+    """``RowError`` for half of a surrogate pair, which JSON can spell (``\\ud83d``) but is no character."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RowError(f"{where} holds half of a surrogate pair at character {error.start}.") from None

@@ -73,10 +73,7 @@ class ChatTemplate:
         self._with_tools = compile_template(templates["tool_use"]) if "tool_use" in templates else self._plain
         self.sources = tuple(templates.values())
         self.has_markers = any(re.search(r"\{%[-+]?\s*generation\s*[-+]?%\}", text) for text in self.sources)
-        self._specials = tuple(sorted(tokenizer.special_texts, key=lambda token: (-len(token), token)))
-        spelled = [re.escape(token) for token in self._specials]
-        self._reserved = re.compile("|".join([_OURS.pattern, *spelled]))
-        self._next_special = re.compile(f"\\s*({'|'.join(spelled) or '(?!)'})")
+        self._specials, self._reserved, self._next_special = _patterns(tokenizer.special_texts)
 
     def render(
         self,
@@ -252,6 +249,15 @@ def stop_ids(tokenizer: Tokenizer) -> list[int]:
     if tokenizer.chat_templates:
         return ChatTemplate(tokenizer).stop_ids()
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+
+@lru_cache(maxsize=64)
+def _patterns(specials: frozenset[str]) -> tuple[tuple[str, ...], re.Pattern[str], re.Pattern[str]]:
+    """Special tokens, the longest first; what finds them and our marks; what finds one behind white space."""
+    ordered = tuple(sorted(specials, key=lambda token: (-len(token), token)))
+    spelled = [re.escape(token) for token in ordered]
+    reserved = re.compile("|".join([_OURS.pattern, *spelled]))
+    return ordered, reserved, re.compile(f"\\s*({'|'.join(spelled) or '(?!)'})")
 
 
 def _plain(value: Any, reserved: re.Pattern[str]) -> Any:

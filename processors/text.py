@@ -19,7 +19,8 @@ class TextDocuments:
     What the tokenizer puts before a text, a BOS token say, is there too.
 
     Texts longer than ``max_length`` tokens become consecutive documents; put together they are the text
-    again. Special tokens spelled out in a text stay text.
+    again. A text of which the tokenizer's normalisation leaves nothing gives none. Special tokens spelled out
+    in a text stay text.
     """
 
     def __init__(self, options: TextFormat, *, tokenizer: Tokenizer, max_length: int):
@@ -62,8 +63,10 @@ class TextDocuments:
         yield text_column(row, options.column)
 
     def _split(self, ids: list[int]) -> Iterator[Document]:
-        if ids[-1] != self.end:
+        if ids[-1:] != [self.end]:
             ids = [*ids, self.end]
+        if len(ids) < 2:
+            return  # of a text that the tokenizer's normalisation takes away, nothing is left to predict
         starts = list(range(0, len(ids), self.max_length))
         if len(starts) > 1 and len(ids) - starts[-1] == 1:
             starts[-1] -= 1  # a token alone could never be predicted

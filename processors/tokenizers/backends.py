@@ -48,16 +48,32 @@ def encode_batch(
         return backend.encode_batch(
             list(inputs), add_special_tokens=add_special_tokens, is_pretokenized=split
         )
-    except TypeError:
-        raise
+    except TypeError as error:
+        raise TypeError(_no_text(inputs, split) or str(error)) from error
     except BaseException as error:
         # The library raises bare Exception, and a type of its own outside of it where Rust panics.
         if type(error) is not Exception and type(error).__module__ != "pyo3_runtime":
             raise
+        if backend.truncation is None:
+            raise ValueError(f"tokenizer call: a text cannot be encoded ({error}).") from error
         raise ValueError(
             f"truncation: a text cannot be cut as asked ({error}); a larger max_length, a smaller stride or "
             "another strategy would do."
         ) from error
+
+
+def _no_text(inputs: Sequence[Any], split: bool) -> str:
+    """A sentence on the first of ``inputs`` that holds something else than text; empty where all do."""
+    for row, given in enumerate(inputs):
+        texts = given if isinstance(given, tuple) else (given,)
+        for text in (
+            part for one in texts for part in (one if split and not isinstance(one, str) else [one])
+        ):
+            if not isinstance(text, str):
+                return f"text: row {row} holds {text!r:.60}; a text would do."
+            if any("\ud800" <= character <= "\udfff" for character in text):
+                return f"text: row {row} holds half of a surrogate pair, which is no character."
+    return ""
 
 
 def pad_batch(

@@ -114,6 +114,8 @@ class BertTokenizerLegacy(FamilyTokenizer):
         if asked.return_offsets_mapping:
             self.encode_with_offsets(())
         inputs, batched = as_batch(text, text_pair, asked.is_split_into_words)
+        if not batched and text_pair is not None:
+            inputs = [(text, text_pair)]  # an empty second text counts here
         padding = {
             "padding": asked.padding,
             "max_length": asked.max_length,
@@ -126,8 +128,13 @@ class BertTokenizerLegacy(FamilyTokenizer):
         columns = {name: [row[name] for row in rows] for name in rows[0]} if rows else {"input_ids": []}
         if not rows or padding["padding"] in (False, "do_not_pad"):
             return BatchEncoding(columns, tensor_type=asked.return_tensors)
-        masked = asked.return_attention_mask
-        return self.pad(columns, return_attention_mask=masked, return_tensors=asked.return_tensors, **padding)
+        return self.pad(
+            columns,
+            return_attention_mask=asked.return_attention_mask,
+            return_tensors=asked.return_tensors,
+            verbose=False,  # of a max_length that had its effect on each row already
+            **padding,
+        )
 
     def _prepared(self, entry: Any, asked: CallOptions, padding: Mapping[str, Any]) -> dict[str, Any]:
         pair = isinstance(entry, tuple)

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ import tokenizers
 from conf.errors import CheckpointError
 from processors.folders import SENTENCEPIECE_FILES
 from processors.tokenizers.families import FAMILIES, MODEL_TYPES, Family
-from processors.tokenizers.kinds.pieces import Pieces, added_token, read_ids, read_lines
+from processors.tokenizers.kinds.pieces import Pieces, added_token, read_ids, read_lines, read_mapping
 from processors.tokenizers.sentencepiece import SentencePieceModel
 
 # Classes that say nothing about what is put around the vocabulary.
@@ -71,12 +70,7 @@ def model_type_of(folder: Path) -> str:
 
 def _model_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
+    return read_mapping(path) if path.is_file() else {}
 
 
 def _found(folder: Path) -> SentencePieceModel | Path:

@@ -46,21 +46,26 @@ class FamilyTokenizer(Tokenizer):
 
     def __init__(self, found: Pieces, given: Mapping[str, Any], others: Mapping[str, Any]):
         """``given``: settings and special tokens; ``others``: arguments that every tokenizer takes."""
-        if unknown := others.keys() - _USUAL:
+        tokens = {
+            part: token
+            for part, token in others.items()
+            if part.endswith("_token") and isinstance(token, Token | None)
+        }
+        if unknown := others.keys() - tokens.keys() - _USUAL:
             raise TypeError(
                 f"{type(self).__name__}: there is no argument {', '.join(sorted(unknown))}; there are "
-                f"{', '.join(sorted({*given, *_USUAL}))}."
+                f"{', '.join(sorted({*given, *ROLES, *_USUAL}))}."
             )
-        others = dict(others)
+        others = {name: value for name, value in others.items() if name not in tokens}
         template = others.pop("chat_template", None)
         parts = {
             "extra_special_tokens": others.pop("extra_special_tokens", ()),
             "chat_templates": {"default": template} if isinstance(template, str) else template,
             "model_max_length": others.pop("model_max_length", None),
         }
-        roles = {role: token for role, token in given.items() if role in ROLES}
+        roles = {role: token for role, token in given.items() if role in ROLES} | tokens
         settings = {key: value for key, value in given.items() if key not in ROLES}
-        backend = self.family.build(found, given)
+        backend = self.family.build(found, {**given, **tokens})
         super().__init__(backend, special_tokens=roles, other_config=settings | others, **parts)
 
     @classmethod

@@ -11,7 +11,7 @@ import tokenizers
 from conf.errors import CheckpointError
 from processors.folders import SENTENCEPIECE_FILES
 from processors.tokenizers import building
-from processors.tokenizers.kinds.pieces import added_token
+from processors.tokenizers.kinds.pieces import added_token, read_mapping
 
 TEMPLATE_FILE = "chat_template.jinja"
 TEMPLATE_FOLDER = "additional_chat_templates"
@@ -37,7 +37,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     for key, value in _read_json(folder / "special_tokens_map.json").items():
         if config.get(key) is None:
             config[key] = value
-    if "added_tokens_decoder" not in config:
+    if config.get("added_tokens_decoder") is None:
         legacy = _read_json(folder / "added_tokens.json")
         config["added_tokens_decoder"] = {str(i): {"content": token} for token, i in legacy.items()}
     return config
@@ -114,12 +114,4 @@ def json_bytes(value: Any) -> bytes:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path} holds a {type(content).__name__} where a mapping is expected.")
-    return content
+    return read_mapping(path) if path.is_file() else {}

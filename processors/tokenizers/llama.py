@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
-
-import tokenizers
+from typing import Any
 
 from processors.tokenizers.families import LLAMA
 from processors.tokenizers.family_tokenizer import FamilyTokenizer, numbered, setting
 from processors.tokenizers.kinds.pieces import Pieces, read_ids, read_merges
-from processors.tokenizers.kinds.surroundings import begin_and_end
 from processors.tokenizers.sentencepiece import SentencePieceModel
 from processors.tokenizers.special_tokens import Token
 
@@ -51,7 +48,7 @@ class LlamaTokenizer(FamilyTokenizer):
         add_prefix_space: bool | None = None,
         **others: Any,
     ):
-        adds = {name: others.pop(name, False) for name in ("add_bos_token", "add_eos_token")}
+        adds = [bool(others.pop(name, False)) for name in ("add_bos_token", "add_eos_token")]
         given = {
             "clean_up_tokenization_spaces": clean_up_tokenization_spaces,
             "use_default_system_prompt": use_default_system_prompt,
@@ -63,48 +60,7 @@ class LlamaTokenizer(FamilyTokenizer):
         }
         found = numbered((unk_token, bos_token, eos_token)) if vocab is None else _pieces(vocab, merges)
         super().__init__(found, given, others)
-        self._adds = (bool(adds["add_bos_token"]), bool(adds["add_eos_token"]))
-        self.update_post_processor()
-
-    @classmethod
-    def _of(cls, backend: tokenizers.Tokenizer, **parts: Any) -> Self:
-        made = super()._of(backend, **parts)
-        whole, bare = backend.encode("a").ids, backend.encode("a", add_special_tokens=False).ids
-        made._adds = (whole[:1] != bare[:1], whole[-1:] != bare[-1:])
-        return made
-
-    @property
-    def add_bos_token(self) -> bool:
-        """Whether texts begin with the ``bos_token``; can be set."""
-        return self._adds[0]
-
-    @add_bos_token.setter
-    def add_bos_token(self, value: bool) -> None:
-        self._adds = (value, self._adds[1])
-        self.update_post_processor()
-
-    @property
-    def add_eos_token(self) -> bool:
-        """Whether texts end with the ``eos_token``; can be set."""
-        return self._adds[1]
-
-    @add_eos_token.setter
-    def add_eos_token(self, value: bool) -> None:
-        self._adds = (self._adds[0], value)
-        self.update_post_processor()
-
-    def update_post_processor(self) -> None:
-        """Put the present ``bos_token`` and ``eos_token`` around texts, where each is asked for and set.
-
-        ``ValueError`` for one that is not in the vocabulary.
-        """
-        start = self.bos_token if self.add_bos_token else None
-        end = self.eos_token if self.add_eos_token else None
-        for token in (start, end):
-            if token is not None and self.token_to_id(token) is None:
-                raise ValueError(f"{token!r} is not in the vocabulary; add_tokens would put it there.")
-        begin_and_end(self.backend, start, end)
-        self.backend_changed()
+        self._begin_and_end(*adds)
 
 
 def _pieces(
@@ -116,7 +72,7 @@ def _pieces(
         path = Path(vocab)
         if path.suffix == ".model":
             return SentencePieceModel.read(path).pieces
-        found = dict(read_ids(path).numbered())
+        found = dict(read_ids(path).ids or {})
     elif isinstance(vocab, Mapping):
         found = dict(vocab)
     else:

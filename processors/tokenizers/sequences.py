@@ -11,6 +11,7 @@ from typing import Any
 
 from processors.tokenizers.batch_encoding import BatchEncoding
 from processors.tokenizers.calling import Calling
+from processors.tokenizers.kinds.surroundings import begin_and_end
 from processors.tokenizers.lengths import (
     Lengths,
     PaddingStrategy,
@@ -34,6 +35,57 @@ class Sequences(Calling):
     def num_special_tokens_to_add(self, pair: bool = False) -> int:
         """How many special tokens a text, or a pair of texts, gets."""
         return self.backend.num_special_tokens_to_add(pair)
+
+    # What is put around a text
+
+    @property
+    def add_bos_token(self) -> bool:
+        """Whether texts begin with the ``bos_token``. Setting it makes them begin with that one or none.
+
+        Setting this or ``add_eos_token`` gives texts the layout of Llama, whichever they had. ``ValueError``
+        without such a token in the vocabulary, and where it would have to replace what the other end has.
+        """
+        return self.bos_token_id is not None and self.bos_token_id in self._ends()[0]
+
+    @add_bos_token.setter
+    def add_bos_token(self, value: bool) -> None:
+        self._begin_and_end(bool(value), bool(self._ends()[1]))
+
+    @property
+    def add_eos_token(self) -> bool:
+        """Whether texts end with the ``eos_token``. Setting it makes them end with that one or none."""
+        return self.eos_token_id is not None and self.eos_token_id in self._ends()[1]
+
+    @add_eos_token.setter
+    def add_eos_token(self, value: bool) -> None:
+        self._begin_and_end(bool(self._ends()[0]), bool(value))
+
+    def update_post_processor(self) -> None:
+        """After a new ``bos_token`` or ``eos_token``: put it where the old one was put, or nothing for None.
+
+        ``ValueError`` for one that is not in the vocabulary.
+        """
+        start, end = self._ends()
+        self._begin_and_end(
+            bool(start) and self.bos_token is not None, bool(end) and self.eos_token is not None
+        )
+
+    def _ends(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The special tokens before and behind a text."""
+        pieces = self._layout(pair=False)
+        start, end = (() if one.sequence is not None else one.ids for one in (pieces[0], pieces[-1]))
+        return start, end
+
+    def _begin_and_end(self, start: bool, end: bool) -> None:
+        """Put ``bos_token`` before texts, ``eos_token`` behind them, and nothing else."""
+        for role, wanted in (("bos_token", start), ("eos_token", end)):
+            token = getattr(self, role)
+            if wanted and token is None:
+                raise ValueError(f"add_{role}: the tokenizer has no {role}; tokenizer.{role} = ... would do.")
+            if wanted and self.backend.token_to_id(token) is None:
+                raise ValueError(f"{token!r} is not in the vocabulary; add_tokens would put it there.")
+        begin_and_end(self.backend, self.bos_token if start else None, self.eos_token if end else None)
+        self.backend_changed()
 
     @property
     def max_len_single_sentence(self) -> int:

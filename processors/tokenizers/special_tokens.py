@@ -8,7 +8,7 @@ both can be set. Extra special tokens are special without a part.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import tokenizers
 from tokenizers import AddedToken
@@ -87,6 +87,13 @@ class SpecialTokens:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_derived": {}}
+
+    def __copy__(self) -> Self:
+        """One with parts of its own on the same backend, and on what is worked out from that."""
+        made = type(self).__new__(type(self))
+        made.__dict__.update(self.__dict__)
+        made.special_tokens = dict(self.special_tokens)
+        return made
 
     def backend_changed(self) -> None:
         """To be called after ``backend`` was changed from outside: what was worked out from it is forgotten.

@@ -22,6 +22,7 @@ from conf.errors import ConfigError
 from processors import templates
 from processors.tokenizers import files
 from processors.tokenizers.chat import Chatting
+from processors.tokenizers.kinds.surroundings import begin_and_end
 from processors.tokenizers.lengths import NO_LIMIT, check_side
 from processors.tokenizers.special_tokens import ROLES, Token
 from processors.tokenizers.vocabulary import Vocabulary
@@ -68,6 +69,8 @@ class Tokenizer(Chatting, Vocabulary):
         # Lengths are the business of calls, formats and collators; a saved one would silently drop text.
         backend.no_truncation()
         backend.no_padding()
+        if backend.post_processor is None:  # without one, padding would count as tokens of the text
+            begin_and_end(backend, None, None)
         super().__init__(backend, special_tokens, extra_special_tokens)
         self.chat_templates = dict(chat_templates or {})
         self.model_max_length = NO_LIMIT if model_max_length is None else model_max_length
@@ -75,6 +78,7 @@ class Tokenizer(Chatting, Vocabulary):
         self._other_config = dict(other_config or {})  # keys that mean nothing here but are kept for others
         for name in _SETTINGS.keys() & self._other_config.keys():
             setattr(self, name, self._other_config[name])
+        self.model_input_names = list(self.model_input_names)
         check_side("padding_side", self.padding_side)
         check_side("truncation_side", self.truncation_side)
 
@@ -101,11 +105,14 @@ class Tokenizer(Chatting, Vocabulary):
         """``load``, with ``changes`` to what the folder says: special tokens, settings, templates.
 
         Keys are those of ``tokenizer_config.json``: ``pad_token=``, ``extra_special_tokens=``,
-        ``padding_side=``, ``model_max_length=``, ``chat_template=``, ... ``ConfigError`` for others.
+        ``padding_side=``, ``model_max_length=``, ``chat_template=``, ``add_bos_token=``, ... ``ConfigError``
+        for others.
         """
         folder = Path(folder)
         _check_changes(changes, cls.own_settings)
         config = files.read_config(folder)
+        settable = {"add_bos_token", "add_eos_token"} - cls.own_settings
+        ends = {name: changes.pop(name) for name in sorted(settable) if name in changes}
         backend = cls._read_backend(folder, config, changes)
         chat_templates = files.take_templates(folder, config)
         config |= changes
@@ -123,6 +130,8 @@ class Tokenizer(Chatting, Vocabulary):
         )
         found.name_or_path = str(folder)
         found.original_files = files.original_files(folder)
+        for name, value in ends.items():
+            setattr(found, name, value)
         return found
 
     @classmethod
@@ -240,8 +249,6 @@ class Tokenizer(Chatting, Vocabulary):
                 "lacks; choose another template, or a tokenizer trained for this one."
             )
         changed = copy.copy(self)
-        changed._derived = self._derived  # both use one backend
-        changed.special_tokens = dict(self.special_tokens)
         changed.chat_templates = {"default": source}
         return changed
 
@@ -250,7 +257,6 @@ class Tokenizer(Chatting, Vocabulary):
         config = {**self._other_config, **self._token_map()}
         for name, usual in _SETTINGS.items():
             value = getattr(self, name)
-            value = list(value) if isinstance(value, tuple) else value
             if name in self._other_config or value != usual:
                 config[name] = value
         if self.model_max_length < 1e9:

@@ -128,4 +128,6 @@ def _plain(ids: Any) -> Any:
     """Numbers and lists of arrays and tensors, themselves or in a list."""
     if hasattr(ids, "tolist"):
         return ids.tolist()
+    if isinstance(ids, list) and ids and type(ids[0]) is int:
+        return ids  # as nearly always, and many
     return [_plain(one) for one in ids] if isinstance(ids, list | tuple) else ids

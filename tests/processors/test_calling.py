@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import pickle
 import threading
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from processors import Tokenizer
 from processors.tokenizers.lengths import PaddingStrategy, TruncationStrategy
 from tests.processors.trained import KINDS, TEXTS, ours_and_theirs, outcome, random_texts
 
@@ -124,6 +126,10 @@ WRONG: list[tuple[tuple[Any, ...], dict[str, Any], str]] = [
     (("a b c",), {"truncation": True, "max_length": 5, "stride": 7}, "stride"),
     (("a b c d e f g",), {"truncation": "only_second", "max_length": 5}, "Second sequence not provided"),
     (("a b c d", "e"), {"truncation": "only_second", "max_length": 5}, "too short"),
+    ((["a", float("nan")],), {}, "row 1 holds nan; a text would do"),
+    (([("a", "b"), ("a", None)],), {}, "row 1 holds None"),
+    (([["a", "b"], ["a", 3]],), {"is_split_into_words": True}, "row 1 holds 3"),
+    ((["a", "b\ud83d"],), {}, "row 1 holds half of a surrogate pair"),
 ]
 
 
@@ -225,6 +231,39 @@ def test_inputs_made_of_ids(kind: str) -> None:
     assert ours.max_len_single_sentence == theirs.max_len_single_sentence
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_begin_and_end_as_told(kind: str) -> None:
+    ours, theirs = ours_and_theirs(kind)
+    parts = {"bos_token": "<b>", "eos_token": "<e>"}
+    for tokenizer in (ours, theirs):
+        tokenizer.add_special_tokens(parts)
+        tokenizer.add_bos_token = tokenizer.add_eos_token = False
+    for begins, ends in itertools.product((True, False), repeat=2):
+        for tokenizer in (ours, theirs):
+            tokenizer.add_bos_token, tokenizer.add_eos_token = begins, ends
+        assert (ours.add_bos_token, ours.add_eos_token) == (begins, ends)
+        for texts in ((TEXTS,), (TEXTS, TEXTS[::-1])):
+            found = outcome(lambda: ours(*texts, **EVERYTHING))  # noqa: B023
+            assert found == outcome(lambda: theirs(*texts, **EVERYTHING))  # noqa: B023
+    ours.eos_token = None
+    with pytest.raises(ValueError, match="add_eos_token: the tokenizer has no eos_token"):
+        ours.add_eos_token = True
+
+
+def test_padding_is_of_no_text_where_nothing_is_put_around_one() -> None:
+    import tokenizers
+    import transformers
+
+    made = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "b": 1, "<pad>": 2}, unk_token="a"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    theirs = transformers.PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>")
+    ours = Tokenizer(made, special_tokens={"pad_token": "<pad>"})
+    for texts in ((["a b", "b"],), (["a", "b b"], ["b b", "a"])):
+        found = outcome(lambda: ours(*texts, padding=True, **EVERYTHING))  # noqa: B023
+        assert found == outcome(lambda: theirs(*texts, padding=True, **EVERYTHING))  # noqa: B023
+    assert ours(["a b", "b"], padding=True).sequence_ids(1) == [0, None]
+
+
 def test_calls_of_several_threads_do_not_meet() -> None:
     ours, theirs = ours_and_theirs("wordpiece")
     texts = [*TEXTS, *random_texts(5, 60)]
@@ -269,6 +308,14 @@ def test_views_follow_added_tokens_and_copies_forget_them() -> None:
     for tokenizer in (ours, theirs):
         assert tokenizer.add_tokens(["<new>", "x"]) == 2
     assert ours("a<new>b", **cut)["input_ids"] == theirs("a<new>b", **cut)["input_ids"]
+    shared = copy.copy(ours)
+    assert shared.special_ids == ours.special_ids
+    for tokenizer in (ours, theirs):
+        assert tokenizer.add_tokens("<newer>", special_tokens=True) == 1
+    assert shared.token_to_id("<newer>") in shared.special_ids  # both use one backend
+    assert shared("<newer>b", **cut)["input_ids"] == theirs("<newer>b", **cut)["input_ids"]
+    shared.pad_token = "<new>"
+    assert ours.pad_token == theirs.pad_token
     again = pickle.loads(pickle.dumps(ours))
     assert again("a<new>b", **cut)["input_ids"] == ours("a<new>b", **cut)["input_ids"]
     assert again.files() == ours.files()

@@ -160,8 +160,19 @@ def test_arguments_of_every_tokenizer_and_tokens_with_flags():
     agree(ours, theirs, ["a  [MASK] b", "c[X]d"])
     assert (ours.model_max_length, ours.padding_side, ours.chat_templates) == (9, "left", {"default": "T"})
     assert ours.extra_special_tokens == ["[X]"]
+    vocabulary, parts = (
+        trained("bpe_byte_fallback").get_vocab(),
+        {"pad_token": "<0x00>", "image_token": "<i>"},
+    )
+    ours, theirs = (of(vocabulary, **parts) for of in (LlamaTokenizer, transformers.LlamaTokenizer))
+    for tokenizer in (ours, theirs):
+        tokenizer.pad([{"input_ids": [5]}, {"input_ids": [5, 6]}])
+    for name in ("pad_token", "pad_token_id", "image_token", "image_token_id", "model_input_names"):
+        assert getattr(ours, name) == getattr(theirs, name), name
     with pytest.raises(TypeError, match="lower_case"):
         BertTokenizer(lower_case=True)
+    with pytest.raises(TypeError, match="no argument add_bos_token"):
+        BertTokenizer(add_bos_token=True)
     with pytest.raises(ConfigError, match="there is no keep_accents"):
         BertTokenizer.from_pretrained("nowhere", keep_accents=True)
 
@@ -181,6 +192,7 @@ def test_arguments_of_every_tokenizer_and_tokens_with_flags():
             r"CLIPTokenizer is not a tokenizer that can be built around vocab\.json; known are Bert",
         ),
         ({}, {"vocab_json": ["a"], "merges_txt": []}, r"vocab\.json is not valid JSON"),
+        ({}, {"vocab_txt": ["a"], "config_json": 3}, r"config\.json holds a int where a mapping is expected"),
         (
             {},
             {"vocab_json": {"a": "b"}, "merges_txt": []},

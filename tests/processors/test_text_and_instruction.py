@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tokenizers
 
 from conf.errors import ConfigError
 from conf.plugins import options_of, thing_of
@@ -85,6 +86,26 @@ def test_bad_texts_and_settings(tokenizer_for):
         TextDocuments(TextFormat(), tokenizer=endless, max_length=8)
     with pytest.raises(ConfigError, match="neither a chat template nor an EOS token"):
         InstructionDocuments(InstructionFormat(), tokenizer=endless, max_length=8)
+
+
+def test_half_a_surrogate_pair_is_named_and_what_vanishes_gives_nothing(tokenizer_for):
+    tokenizer, bad = tokenizer_for("chatml"), "a\ud83d"
+    message = [{"role": "user", "content": bad}, {"role": "assistant", "content": "b"}]
+    rows = {"text": {"text": bad}, "chat": {"messages": message}, "instruction": {"instruction": bad}}
+    for name, row in rows.items():
+        options, thing = (of(FORMATS, name, "format") for of in (options_of, thing_of))
+        with pytest.raises(RowError, match="half of a surrogate pair at character 1") as raised:
+            thing(options(), tokenizer=tokenizer, max_length=9).encode(row)
+        assert raised.value.index == 0
+        with pytest.raises(RowError, match="half of a surrogate pair"):
+            list(thing.texts(options(), row))
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "<e>": 1}, unk_token="a"))
+    backend.normalizer = tokenizers.normalizers.Replace("\u200b", "")
+    small = Tokenizer(backend, special_tokens={"eos_token": "<e>"})
+    reader = TextDocuments(TextFormat(), tokenizer=small, max_length=9)
+    nothing, (something,) = reader.encode_batch([{"text": "\u200b"}, {"text": "a"}])
+    assert nothing == []
+    assert something["input_ids"].tolist() == [0, 1]
 
 
 def test_a_novel(tokenizer_for):

@@ -374,6 +374,12 @@ def test_settings_of_a_folder_and_changes_to_them(tmp_path):
     assert sorted(written) == sorted(str(path) for path in tmp_path.iterdir())
     oracle = transformers.AutoTokenizer.from_pretrained(tmp_path)
     again = Tokenizer.from_pretrained(tmp_path)
+    ends = {"bos_token": "[CLS]", "eos_token": "[SEP]", "add_bos_token": True, "add_eos_token": False}
+    of_both = (of.from_pretrained(tmp_path, **ends) for of in (Tokenizer, transformers.AutoTokenizer))
+    begun, theirs = ([*of("a b", "c")["input_ids"]] for of in of_both)
+    assert begun == theirs != again("a b", "c")["input_ids"]
+    with pytest.raises(ValueError, match="add_bos_token: the tokenizer has no bos_token"):
+        Tokenizer.from_pretrained(tmp_path, add_bos_token=True)
     assert again.name_or_path == str(tmp_path)
     for name, value in settings.items():
         assert getattr(again, name) == value == getattr(oracle, name)

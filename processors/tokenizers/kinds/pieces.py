@@ -32,15 +32,6 @@ class Pieces:
     charsmap: bytes | None = None
     added: Sequence[tokenizers.AddedToken] = ()
 
-    def __contains__(self, piece: str) -> bool:
-        return piece in self.numbered()
-
-    def numbered(self) -> Mapping[str, int]:
-        """Every piece with its id."""
-        if self.ids is not None:
-            return self.ids
-        return {piece: index for index, (piece, _) in enumerate(self.scores or ())}
-
 
 def read_lines(path: Path) -> Pieces:
     """``vocab.txt``: a piece a line, its id the number of the line."""
@@ -52,11 +43,8 @@ def read_lines(path: Path) -> Pieces:
 
 def read_ids(path: Path, merges: Path | None = None) -> Pieces:
     """``vocab.json`` (piece to id) and, for BPE, ``merges.txt`` (a pair a line, the most frequent first)."""
-    try:
-        ids = json.loads(read_text(path))
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
-    if not isinstance(ids, dict) or not all(isinstance(index, int) for index in ids.values()):
+    ids = read_mapping(path)
+    if not all(isinstance(index, int) for index in ids.values()):
         raise CheckpointError(f"{path}: pieces with their ids are expected.")
     return Pieces(ids=ids, merges=() if merges is None else read_merges(merges))
 
@@ -72,6 +60,17 @@ def read_merges(path: Path) -> list[tuple[str, str]]:
             raise CheckpointError(f"{path}, line {number}: two pieces with a space between are expected.")
         pairs.append((left, right))
     return pairs
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """A JSON file that holds a mapping; ``CheckpointError`` where it is something else."""
+    try:
+        content = json.loads(read_text(path))
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not valid JSON: {error}.") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path} holds a {type(content).__name__} where a mapping is expected.")
+    return content
 
 
 def read_text(path: Path) -> str:
