@@ -15,11 +15,14 @@ from callbacks import CATALOG as CALLBACKS
 from collators import CATALOG as COLLATORS
 from conf.errors import ConfigError
 from conf.plugins import nearest, options_of, thing_of
+from models import CATALOG as FAMILIES
 from models.auto import build_model
 from models.config import ModelConfig
 from models.heads.chunked import CHUNK_BYTES, CHUNK_TOKENS
+from models.layers.embeddings import EncoderEmbeddings
 from models.loading import torch_dtype
 from models.task_model import TaskModel
+from models.tasks import family_table
 from models.weights import checkpoint_names
 from processors.rendering import stop_ids
 from trainer.assemble import Parts, assemble, make_publisher, refuse_on_device
@@ -75,16 +78,11 @@ def planned(
 ) -> Materials:
     """The materials of a run with its plan; the model is counted on the meta device.
 
-    Raises ``ConfigError`` for a metric that the objective does not have, for what this device cannot do, and
-    for options of objective, optimizer, schedule or freezing that do not fit the model or the steps.
+    Raises ``ConfigError`` for what ``fitting`` refuses, for documents beyond the model's positions, and for a
+    schedule that does not fit the steps.
     """
-    objective = objective_of(config)
-    _refuse_metric(config, objective)
-    refuse_on_device(config)
-    shapes = made(config, facts, objective, device="meta")
-    objective.suits(shapes)
-    _freeze(shapes, config)
-    parameter_groups(shapes, checkpoint_names(shapes), config.optimizer.options)  # raises what is wrong of it
+    _, shapes = fitting(config, facts)
+    refuse_longer(config, shapes, [*prepared.train.values(), *prepared.validation.values()])
     trainable = [p for p in shapes.parameters() if p.requires_grad]
     plan = make_plan(
         config,
@@ -110,6 +108,36 @@ def planned(
         plan=plan,
         num_threads=num_threads,
     )
+
+
+def fitting(config: RunConfig, facts: ModelConfig) -> tuple[Objective, TaskModel]:
+    """The objective and the model's shapes, on which every option about them was tried; no data is needed.
+
+    Raises ``ConfigError`` for a family that the objective cannot train, a metric that it does not have, what
+    this device cannot do, and options of model, objective, optimizer or freezing that do not fit the model.
+    """
+    objective = objective_of(config)
+    refuse_on_device(config)
+    shapes = made(config, facts, objective, device="meta")
+    objective.suits(shapes)
+    if config.task == "train":
+        _refuse_metric(config, objective)
+        _freeze(shapes, config)
+        parameter_groups(shapes, checkpoint_names(shapes), config.optimizer.options)  # raises what is wrong
+    return objective, shapes
+
+
+def refuse_longer(config: RunConfig, model: TaskModel, sources: Sequence[TokenRows]) -> None:
+    """``ConfigError`` for a document with more tokens than the model has embeddings of positions."""
+    tables = [module for module in model.modules() if isinstance(module, EncoderEmbeddings)]
+    lengths = [int(rows.lengths.max()) for rows in sources if len(rows)]
+    longest = config.data.max_length if config.data.streaming else max(lengths, default=0)
+    for table in tables:
+        if longest > table.longest:
+            raise ConfigError(
+                f"data.max_length: {config.data.max_length} lets through documents of {longest} tokens, and "
+                f"this {model.config.model_type} has {table.longest} positions; lower it to that."
+            )
 
 
 def objective_of(config: RunConfig) -> Objective:
@@ -187,6 +215,7 @@ def build_run(materials: Materials, folder: RunFolder, ranks: Ranks, *, say: Say
 def made(config: RunConfig, facts: ModelConfig, objective: Objective, *, device: str = "cpu") -> TaskModel:
     """The model that a configuration describes, with fresh weights, or shapes only on the meta device."""
     section = config.model
+    _refuse_family(facts.model_type, objective.head)
     model = build_model(
         facts,
         objective.head,
@@ -195,8 +224,22 @@ def made(config: RunConfig, facts: ModelConfig, objective: Objective, *, device:
         attn_implementation=section.attn_implementation,
     )
     if section.experts_implementation is not None:
-        model.set_experts_implementation(section.experts_implementation)
+        if not hasattr(model.backbone, "set_experts_implementation"):
+            raise ConfigError(
+                f"model.experts_implementation: this {facts.model_type} has no experts; leave it out."
+            )
+        try:
+            model.set_experts_implementation(section.experts_implementation)
+        except ConfigError as error:
+            raise ConfigError([f"model.{problem}" for problem in error.problems]) from None
     return model
+
+
+def _refuse_family(model_type: str, head: str) -> None:
+    """``ConfigError`` for a family without this head."""
+    if head not in family_table(model_type).TASKS:
+        having = ", ".join(name for name in FAMILIES if head in family_table(name).TASKS)
+        raise ConfigError(f"model: {model_type} has no head for {head}; families that have one are {having}.")
 
 
 def make_model(materials: Materials, objective: Objective, checkpoint: Path | None, say: Say) -> TaskModel:

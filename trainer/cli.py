@@ -23,6 +23,7 @@ from trainer.ranks import LaunchEnvironment, launch_environment
 from trainer.reports import table
 
 if TYPE_CHECKING:
+    from models.config import ModelConfig
     from trainer.build import Materials
     from trainer.config import RunConfig
     from trainer.run import Run
@@ -152,7 +153,7 @@ class Command:
         folder = self.found
         if folder is None and self.environment.is_main:
             folder = run_folder.find(config.output_dir, config.resume, self.composed.recipe)
-        prepared = prepare(config, self.say, plugins=self.plugins)
+        prepared = prepare(config, self.say, judge=_judge_model, plugins=self.plugins)
         if config.show:
             self.show(config, prepared)
         facts = model_config(config, prepared.tokenizer)
@@ -194,7 +195,7 @@ class Command:
         """Evaluate or predict: nothing is trained."""
         from trainer.prepare import model_config, prepare
 
-        prepared = prepare(config, self.say, plugins=self.plugins)
+        prepared = prepare(config, self.say, judge=_judge_model, plugins=self.plugins)
         if config.show:
             self.show(config, prepared)
         facts = model_config(config, prepared.tokenizer)
@@ -241,7 +242,7 @@ class Command:
 
     def plan(self, config: RunConfig, prepared: Any, facts: Any, more_notes: Sequence[str]) -> Materials:
         """The numbers of the run; from here on torch is there."""
-        from trainer.data.rows import RowSet, rows_without_target
+        from trainer.data.rows import RowSet, require_targets
         from trainer.seeding import set_threads
 
         threads = set_threads(config.training.num_threads, self.environment.local_world_size)
@@ -253,7 +254,7 @@ class Command:
                 seed=config.training.order_seed,
                 capacity=config.data.max_length if config.data.packing else None,
             )
-            _refuse_empty(rows_without_target(rows))
+            require_targets(rows)
         from trainer.build import planned
 
         notes = [*prepared.notes, *self._notes(config, facts), *more_notes]
@@ -264,7 +265,8 @@ class Command:
     def _notes(self, config: RunConfig, facts: Any) -> list[str]:
         notes = list(self.notes)
         if config.model.path is not None:
-            notes.append(f"model.path={config.model.path} gives weights, tokenizer and chat template.")
+            given = "gives weights, tokenizer and chat template, as far as it has them."
+            notes.append(f"model.path={config.model.path} {given}")
         longest = getattr(facts, "max_position_embeddings", None)
         if longest is not None and config.data.max_length > longest:
             notes.append(
@@ -362,14 +364,11 @@ def _refuse_sweep(given: Mapping[str, str]) -> None:
             raise ConfigError(f"{path}: it is about the jobs of a sweep; add --multirun, or leave it out.")
 
 
-def _refuse_empty(places: Sequence[str]) -> None:
-    from conf.errors import DataError
+def _judge_model(config: RunConfig, facts: ModelConfig) -> None:
+    """Refuse what does not fit the model while no data is made yet, which may take long."""
+    from trainer.build import fitting
 
-    if places:
-        shown = ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
-        raise DataError(
-            f"{shown}: no token of these rows is supervised; remove them, or raise data.max_length."
-        )
+    fitting(config, facts)
 
 
 def _say(text: str) -> None:

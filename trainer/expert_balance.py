@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import ConfigError
+from models.layers.experts import MixtureOfExperts
 from trainer.ranks.ranks import unwrap
 
 LOAD = "expert_load"
@@ -27,9 +28,13 @@ def loads(model: nn.Module, *, counts: bool) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def balance(model: nn.Module, load: Tensor, rate: float) -> None:
-    """Raise the bias of each expert that got fewer tokens (L, E) than the mean, and lower the others'."""
-    for bias, got in zip(unwrap(model).backbone.expert_biases(), load, strict=True):
-        bias += rate * (got.mean() - got).sign().to(bias)
+    """Raise the bias of each expert that got fewer tokens (L, E) than the mean, and lower the others'.
+
+    A layer whose router is frozen chooses as before: its biases stay.
+    """
+    for mixture, got in zip(_mixtures(model), load, strict=True):
+        if mixture.router.gate.weight.requires_grad:
+            mixture.expert_bias += rate * (got.mean() - got).sign().to(mixture.expert_bias)
 
 
 def measures(load: Tensor) -> dict[str, float]:
@@ -44,8 +49,13 @@ def measures(load: Tensor) -> dict[str, float]:
 
 def refuse_without_experts(model: nn.Module, rate: float | None) -> None:
     """``ConfigError`` where a rate was asked for and the model has no experts to balance."""
-    bare = unwrap(model)
-    if rate is not None and not getattr(bare.backbone, "expert_biases", list)():
+    if rate is not None and not _mixtures(model):
         raise ConfigError(
-            f"objective.expert_bias_update_rate: this {bare.config.model_type} has no experts; leave it out."
+            f"objective.expert_bias_update_rate: this {unwrap(model).config.model_type} has no experts; "
+            "leave it out."
         )
+
+
+def _mixtures(model: nn.Module) -> list[MixtureOfExperts]:
+    """The layers with experts, in the order of their loads."""
+    return [module for module in unwrap(model).modules() if isinstance(module, MixtureOfExperts)]

@@ -36,6 +36,7 @@ from trainer.ranks import launch_environment
 
 ROOTS = (str(RECIPES),)
 Say = Callable[[str], None]
+Judge = Callable[[RunConfig, ModelConfig], object]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +50,15 @@ class Prepared:
     notes: tuple[str, ...]
 
 
-def prepare(config: RunConfig, say: Say, *, plugins: tuple[str, ...] = ()) -> Prepared:
-    """Open what is cached, after making what is not. Raises ``DataError`` or ``CheckpointError``."""
+def prepare(config: RunConfig, say: Say, *, judge: Judge, plugins: tuple[str, ...] = ()) -> Prepared:
+    """Open what is cached, after making what is not, before which ``judge`` may refuse the model.
+
+    Raises ``DataError`` or ``CheckpointError``, and what ``judge`` raises.
+    """
     work = Preparation(config)
     if not work.is_done():
         if launch_environment().local_rank == 0:
+            judge(config, model_config(config))
             say("preparing the data (once; it is cached) ...")
             _in_child(config, plugins)
         else:
@@ -239,11 +244,12 @@ def cache_dir(config: RunConfig) -> Path:
     return Path(chosen).expanduser()
 
 
-def model_config(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
+def model_config(config: RunConfig, tokenizer: Tokenizer | None = None) -> ModelConfig:
     """The model's facts: of ``model.path``, or of the preset with the vocabulary of the tokenizer.
 
-    A folder's model that is to be trained grows to the tokenizer's vocabulary where that is larger. Raises
-    ``CheckpointError`` for a folder that holds no model, ``ConfigError`` for too small a vocabulary.
+    Before there is a tokenizer they say nothing of it. A folder's model that is to be trained grows to the
+    tokenizer's vocabulary where that is larger. Raises ``CheckpointError`` for a folder that holds no model,
+    ``ConfigError`` for too small a vocabulary.
     """
     model = config.model
     if model.path is not None:
@@ -252,9 +258,12 @@ def model_config(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
         facts: ModelConfig = family.from_dict(found)
     else:
         assert model.preset is not None
-        ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
-        overrides = {"vocab_size": len(tokenizer), **ids, **model.config}
-        facts = options_of(FAMILIES, model.name, "model.name").preset(model.preset, **overrides)
+        known = {} if tokenizer is None else _of_vocabulary(tokenizer)
+        facts = options_of(FAMILIES, model.name, "model.name").preset(
+            model.preset, **{**known, **model.config}
+        )
+    if tokenizer is None:
+        return facts
     vocab_size = getattr(facts, "vocab_size", len(tokenizer))
     if vocab_size < len(tokenizer) and model.path is not None and config.task == "train":
         padding = tokenizer.pad_token_id
@@ -266,6 +275,12 @@ def model_config(config: RunConfig, tokenizer: Tokenizer) -> ModelConfig:
             "the tokenizer of the model's own folder."
         )
     return facts
+
+
+def _of_vocabulary(tokenizer: Tokenizer) -> dict[str, Any]:
+    """What a fresh model is told of its tokenizer."""
+    ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
+    return {"vocab_size": len(tokenizer), **ids}
 
 
 def _plain(section: SourceSection) -> SourceOptions:

@@ -21,7 +21,7 @@ from models.loading import torch_dtype
 from models.task_model import TaskModel
 from models.weights import open_weights
 from trainer.assemble import make_ranks
-from trainer.build import made, make_metrics, objective_of, sets_of
+from trainer.build import fitting, make_metrics, refuse_longer, sets_of
 from trainer.checks import idle_here
 from trainer.config import RunConfig
 from trainer.data.batches import EvaluationBatches
@@ -80,17 +80,16 @@ def planned(
 ) -> Task:
     """Decide everything and write nothing.
 
-    Raises ``CheckpointError`` for a folder without weights, ``ConfigError`` for a generation or an output
-    folder that cannot be.
+    Raises ``CheckpointError`` for a folder without weights, ``ConfigError`` for a model, a generation or an
+    output folder that cannot be.
     """
     assert config.model.path is not None, "checked with the configuration"
-    objective = objective_of(config)
-    model = made(config, facts, objective, device="meta")
+    objective, model = fitting(config, facts)
     open_weights(Path(config.model.path))
     answers = None
     if config.generation.predict_with_generate:
         answers = Answers(config.generation, prepared.tokenizer, max_length=config.data.max_length)
-    return Task(
+    task = Task(
         config=config,
         prepared=prepared,
         objective=objective,
@@ -99,6 +98,8 @@ def planned(
         folder=results_path(config.output_dir, f"{config.task}-{recipe or 'run'}"),
         notes=(*prepared.notes, *notes),
     )
+    refuse_longer(config, model, [*task.sources.values()])
+    return task
 
 
 def carry_out(task: Task, given: Mapping[str, str], *, say: Say, warn: Say) -> float:

@@ -36,6 +36,12 @@ class EncoderEmbeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=eps)
         self.dropout = dropout
 
+    @property
+    def longest(self) -> int:
+        """How many tokens a text may have, each of them with a position of its own."""
+        rows, padding = self.position_embeddings.num_embeddings, self.position_embeddings.padding_idx
+        return rows if padding is None else rows - padding - 1
+
     def forward(self, words: Tensor, position_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         """Embedded words (B, T, E), positions (B or 1, T) and types (B, T; None for type 0) -> (B, T, E)."""
         types = self.token_type_embeddings.weight[0]

@@ -80,6 +80,7 @@ WORDS = {
         *SHORT,
         "precision=fp16",
     ),
+    "experts": (*SHORT, "model=afmoe", "training.max_steps=5"),  # odd: no moved bias is where it began
     "NEFTune": NEFTUNE,
     "NEFTune again": NEFTUNE,
 }

@@ -413,7 +413,7 @@ def test_starting_anew_from_a_finished_run(train: Any, tiny: Sequence[str]) -> N
     words = [word for word in tiny if not word.startswith(("model.", "processor."))]
     done = train(*words, "model.path=run", "output_dir=second", "optimizer.learning_rate=0")
     assert done.status == 0, done.error
-    assert "model.path=run gives weights, tokenizer and chat template." in done.out
+    assert "model.path=run gives weights, tokenizer and chat template, as far as it has them." in done.out
     assert (done.folder / "model.safetensors").read_bytes() == (
         first.folder / "model.safetensors"
     ).read_bytes()

@@ -51,10 +51,14 @@ def batch() -> dict[str, Tensor]:
 
 def test_a_bias_moves_towards_the_mean_load() -> None:
     moved = model(num_hidden_layers=2)
-    moved.backbone.expert_biases()[0].data.zero_()
+    mixture = moved.backbone.layers[1].mlp
+    mixture.expert_bias.zero_()
     load = torch.tensor([[5.0, 1.0, 3.0, 3.0]], dtype=torch.float64)
     balance(moved, load, 0.25)
-    assert moved.backbone.expert_biases()[0].tolist() == [-0.25, 0.25, 0, 0]
+    assert mixture.expert_bias.tolist() == [-0.25, 0.25, 0, 0]
+    mixture.router.requires_grad_(False)
+    balance(moved, load, 0.25)
+    assert mixture.expert_bias.tolist() == [-0.25, 0.25, 0, 0], "a frozen router chooses as before"
     assert measures(load) == {"expert_load_max": 5 / 3, "expert_load_min": 1 / 3, "experts_unused": 0}
     two = torch.tensor([[4.0, 4.0, 4.0, 4.0], [16.0, 0.0, 0.0, 0.0]])
     assert measures(two) == {"expert_load_max": 4, "expert_load_min": 0, "experts_unused": 3 / 8}

@@ -29,6 +29,7 @@ AS_ONE = (
     "metrics",
     "tokens seen",
     "searching the batch size",
+    "experts",
     *rank_cases.PROGRAMS,
 )
 

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from conf.errors import DataError
 from trainer.data.cache import Document, TokenRows
 from trainer.data.order import mixture
 from trainer.data.packing import PackedRows, pack
@@ -99,3 +100,12 @@ def rows_without_target(rows: RowSet) -> list[str]:
             targets = np.bincount(raw, weights=source.supervised)
             places += dict.fromkeys(source.place(i) for i in empty.tolist() if targets[raw[i]] == 0)
     return places
+
+
+def require_targets(rows: RowSet) -> None:
+    """``DataError`` naming the first of the raw rows that nothing can be learned from."""
+    if places := rows_without_target(rows):
+        shown = ", ".join(places[:5]) + (f" and {len(places) - 5} more" if len(places) > 5 else "")
+        raise DataError(
+            f"{shown}: no token of these rows is supervised; remove them, or raise data.max_length."
+        )

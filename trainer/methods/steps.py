@@ -164,14 +164,14 @@ class StepMethods:
         return found[0] if len(found) == 1 else found
 
     def count_items(self, inputs: Mapping[str, Any]) -> int:
-        """How many labels of a batch count."""
+        """How many labels of a batch count: whole numbers but -100, and all that are values or marks."""
         labels = self.labels_of(inputs)
         labels = labels[0] if isinstance(labels, tuple) else labels
         if not isinstance(labels, Tensor):
             return 1
         if labels.ndim > 1 and self.shifts_labels:
             labels = labels[..., 1:]
-        return int((labels != IGNORED).sum())
+        return labels.numel() if labels.is_floating_point() else int((labels != IGNORED).sum())
 
     def _prepare_inputs(self, inputs: Any) -> Any:
         """The batch on this process's device."""

@@ -35,11 +35,17 @@ class CausalLM:
         return "flattening" if packing else "language_modeling"
 
     def suits(self, model: Any) -> None:
-        """``ConfigError`` for a model whose tokens see what they are to predict, and for an idle option."""
+        """``ConfigError`` for a model whose tokens see what they are to predict, and for idle options."""
         if not getattr(model.backbone, "is_causal", True):
             raise ConfigError(
                 "model.config.is_decoder: causal_lm predicts the next token, which a token of this "
-                f"{model.config.model_type} sees; set it to true."
+                f"{model.config.model_type} sees; set it to true, in its config.json where model.path is "
+                "given."
+            )
+        if getattr(model.config, "add_cross_attention", False):
+            raise ConfigError(
+                "model.config.add_cross_attention: causal_lm has no encoder's states to look at; set it to "
+                "false."
             )
         expert_balance.refuse_without_experts(model, self.options.expert_bias_update_rate)
 

@@ -11,8 +11,8 @@ class CausalLMOptions:
     """Next-token prediction; which tokens count is in the data.
 
     ``expert_bias_update_rate``: in a model with experts, how far each update moves the bias of an expert that
-    got fewer or more tokens than the mean (Wang et al., 2024); 0 leaves the biases alone. None is 0.001 there
-    and the only choice for a model without.
+    got fewer or more tokens than the mean (Wang et al., 2024); 0 leaves the biases alone, and those
+    of a frozen router stay. None is 0.001 there and the only choice for a model without.
     """
 
     expert_bias_update_rate: float | None = None
