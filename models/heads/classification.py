@@ -26,8 +26,8 @@ def sequence_loss(
 ) -> tuple[Tensor, Tensor | int]:
     """The summed loss of scores (B, L) against classes (B), class marks (B, L) or values (B) or (B, L).
 
-    Each mark and each value is an item. Without ``problem_type`` the loss is chosen as
-    upstream does: one label is a regression, whole-number labels name a class, others mark several classes.
+    Each mark and each value is an item. Without ``problem_type`` the loss is chosen as upstream does: one
+    label is a regression, whole-number labels name a class, others mark several classes.
     """
     problem = problem_type or _problem_of(logits, labels)
     if problem == "single_label_classification":

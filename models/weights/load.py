@@ -71,9 +71,7 @@ def load_weights(
     key_of = _keys_by_name(view, keymap)
     _require_tables(model)
     used: set[str] = set()
-    missing: list[str] = []
-    mismatched: list[Mismatch] = []
-    unloaded: list[str] = []
+    missing, mismatched, unloaded = list[str](), list[Mismatch](), list[str]()
     reads: list[Callable[[], object]] = []
     for stored in stored_tensors(model):
         keys = [key_of[name] for name in stored.names if name in key_of]

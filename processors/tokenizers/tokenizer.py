@@ -246,7 +246,8 @@ class Tokenizer(Chatting, Vocabulary):
         if absent:
             raise ConfigError(
                 f"processor.chat_template: {template!r} needs {', '.join(absent)}, which the tokenizer "
-                "lacks; choose another template, or a tokenizer trained for this one."
+                "lacks; choose another template, none (null) for data without chats, or a tokenizer trained "
+                "for this one."
             )
         changed = copy.copy(self)
         changed.chat_templates = {"default": source}
