@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from conf.errors import ConfigError
-from conf.plugins import lazy, thing_of
+from conf.plugins import thing_of
 from models import CATALOG, HEADS
 from models.config import ModelConfig
 from models.config_files import refuse_foreign_code
@@ -116,8 +116,3 @@ class Composition:
         missing or of another shape, ``ConfigError`` for options that cannot be.
         """
         return load_pretrained(self, folder, options)
-
-
-# Programs look for these here as well.
-FACTORIES = ("AutoModel", "AutoModelForCausalLM", "AutoModelForSequenceClassification")
-__getattr__ = lazy(__name__, dict.fromkeys(FACTORIES, "models.factories"))

@@ -14,9 +14,7 @@ from typing import Any, ClassVar, Literal, NoReturn, Self, get_args
 
 from conf.errors import ConfigError
 from conf.plugins import Entry, nearest, options_of
-from models.config_files import CONFIG_FILE as CONFIG_FILE
-from models.config_files import config_dict, read_json
-from models.config_files import read_config_file as read_config_file
+from models.config_files import CONFIG_FILE, config_dict, read_json
 from models.config_types import type_problems
 from models.config_updates import changes_of_text, field_names, refuse_unknown, with_labels
 
@@ -73,8 +71,9 @@ class ModelConfig:
         if self.dtype is not None:  # torch's own types do as well
             self._set("dtype", str(self.dtype).removeprefix("torch."))
         self._refuse(type_problems(self) or self._choice_problems())
-        if self.architectures is not None:
-            self._set("architectures", tuple(self.architectures))
+        for name in ("architectures", "eos_token_id"):  # a file has lists
+            if isinstance(value := getattr(self, name, None), list):
+                self._set(name, tuple(value))
         self._set_labels()
         self._refuse(self._label_problems() + self._idle_problems())
 
@@ -221,7 +220,7 @@ class ModelConfig:
     ) -> Any:
         """Read ``config.json`` of a model's folder or of a hub's repository, or the JSON file itself.
 
-        ``options`` are those of ``models.hub_files.HubOptions`` and fields to replace. Others are returned
+        ``options`` are those of ``conf.hub_files.HubOptions`` and fields to replace. Others are returned
         beside the configuration with ``return_unused_kwargs``, and else a ``ConfigError``.
         """
         data, changes = cls.get_config_dict(folder, **options)

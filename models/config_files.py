@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from conf.errors import CheckpointError, ConfigError
-from models.hub_files import CONFIG_FILES, HubOptions, folder_of
+from conf.hub_files import HubOptions, folder_of
 
 CONFIG_FILE = "config.json"
+CONFIG_FILES = (CONFIG_FILE, "generation_config.json")  # what of a repository describes a model
 HUB_OPTIONS = tuple(option.name for option in fields(HubOptions))
 
 

@@ -50,8 +50,6 @@ class DecoderConfig(ModelConfig):
             self._set("num_key_value_heads", self.num_attention_heads)
         if self.head_dim is None:
             self._set("head_dim", self.hidden_size // max(self.num_attention_heads, 1))
-        if isinstance(self.eos_token_id, list):
-            self._set("eos_token_id", tuple(self.eos_token_id))
         if isinstance(self.rope_parameters, Mapping):
             self._set("rope_parameters", RopeParameters.from_dict(self.rope_parameters))
         rope = self.rope_parameters

@@ -6,16 +6,18 @@ Shapes: B batch, T new tokens, S tokens with the cached ones, E an encoder's tok
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from models.encoder_config import EncoderConfig
-from models.layers.embeddings import EncoderEmbeddings, Pooler
+from models.layers.embeddings import EncoderEmbeddings, Pooler, embedded
 from models.layers.encoder import Encoder, EncoderLayer
 from models.options import CheckpointingOptions
 from models.outputs import BaseModelOutputWithPoolingAndCrossAttentions, Cache
 
 
-class EncoderBackbone(nn.Module):
+class EncoderBackbone(nn.Module, ABC):
     """Token ids, or embeddings, to hidden states and a vector of each sequence; families say the positions.
 
     An encoder, or with ``is_decoder`` in the configuration a decoder. ``add_pooling_layer``: whether there
@@ -68,6 +70,7 @@ class EncoderBackbone(nn.Module):
         )
         self.pooler = Pooler(config.hidden_size) if add_pooling_layer else None
 
+    @abstractmethod
     def positions(
         self, input_ids: Tensor | None, embedded: Tensor, start: int, cu_seqlens: Tensor | None
     ) -> Tensor:
@@ -76,7 +79,6 @@ class EncoderBackbone(nn.Module):
         ``start``: how many tokens are cached. ``cu_seqlens``: the borders of packed documents, each of which
         counts anew. ``ValueError`` for a text longer than the model's positions.
         """
-        raise NotImplementedError
 
     @property
     def is_causal(self) -> bool:
@@ -115,9 +117,7 @@ class EncoderBackbone(nn.Module):
         configuration's in evaluation and to no in training; ``encoder_hidden_states`` (B, E, D) with
         ``encoder_attention_mask`` (B, E) are what cross-attention looks at.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
-        words = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        words = embedded(self.embeddings.word_embeddings, input_ids, inputs_embeds)
         packed = cu_seqlens is not None
         cache = self.encoder.cache(past_key_values, use_cache, packed=packed, encoded=encoder_hidden_states)
         if position_ids is None:

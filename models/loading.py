@@ -17,18 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import CheckpointError, ConfigError
+from conf.hub_files import HubOptions, folder_of
 from conf.logging import get_logger
 from conf.plugins import nearest, thing_of
 from models import CATALOG
 from models.config import AutoConfig, DType, ModelConfig
-from models.config_files import refuse_foreign_code
+from models.config_files import CONFIG_FILES, refuse_foreign_code
 from models.config_updates import field_names
-from models.hub_files import CONFIG_FILES, HubOptions, folder_of, weight_files
 from models.layers.initialization import draw_own_weights
 from models.task_model import TaskModel
 from models.tasks import family_table
 from models.weights.load import LoadReport, load_weights
-from models.weights.sources import GivenTensors, Source, open_weights
+from models.weights.safetensors import weight_files
+from models.weights.sources import BIN, SAFE, GivenTensors, Source, open_weights
 
 Make = Callable[..., TaskModel]
 logger = get_logger(__name__)
@@ -81,8 +82,7 @@ def _one_device(device_map: Any) -> torch.device | str:
     devices = devices or {"cpu"}
     if len(devices) > 1 or devices & {"auto", "balanced", "balanced_low_0", "sequential", "disk"}:
         raise ConfigError(
-            f"device_map: {device_map!r} would split the model; it is loaded onto one device, and a model "
-            "larger than that is sharded by training.fsdp"
+            f"device_map: {device_map!r} would split the model; it is loaded onto one device, name that one"
         )
     device = devices.pop()
     return torch.device("cuda", device) if isinstance(device, int) else device
@@ -151,8 +151,9 @@ def _source(name: str | Path | None, options: LoadOptions) -> Source:
     """Where the weights come from; of a repository only files of the kind that is read are fetched."""
     if options.state_dict is not None:
         return GivenTensors(options.state_dict)
-    for pickled in (False, True) if options.use_safetensors is None else (not options.use_safetensors,):
-        patterns = weight_files(options.variant, pickled=pickled)
+    kinds = {None: (SAFE, BIN), True: (SAFE,), False: (BIN,)}
+    for kind in kinds[options.use_safetensors]:
+        patterns = weight_files(kind, options.variant)
         folder = folder_of(name, (*CONFIG_FILES, *patterns), options)
         if any((folder / pattern).is_file() for pattern in patterns):
             break

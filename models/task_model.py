@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from conf.errors import ConfigError
-from models.config import CONFIG_FILE, ModelConfig
+from models.config import ModelConfig
+from models.config_files import CONFIG_FILE
 from models.heads.head import Head
-from models.hub_files import weight_files
 from models.inspection import Inspection
 from models.layers.initialization import draw_weights
 from models.masks import Masks
@@ -25,7 +25,9 @@ from models.vocabulary import Vocabulary
 from models.weights.converted import original_layout
 from models.weights.keymap import KeyMap
 from models.weights.names import checkpoint_names
+from models.weights.safetensors import weight_files
 from models.weights.save import MAX_SHARD_SIZE, parse_size, save_tensors, save_weights
+from models.weights.sources import SAFE
 
 Compute = Callable[[nn.Module, Tensor], Any]
 
@@ -171,7 +173,7 @@ class TaskModel(Vocabulary, Switches, Masks, Inspection):
         given = None if state_dict is None else self._checkpoint_items(state_dict)
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        old = (path for pattern in weight_files(variant, pickled=False) for path in folder.glob(pattern))
+        old = (path for pattern in weight_files(SAFE, variant) for path in folder.glob(pattern))
         for path in [*old, folder / CONFIG_FILE]:
             path.unlink(missing_ok=True)  # other folders may hold the same file by a hard link
         options = {"max_shard_size": max_shard_size, "variant": variant}

@@ -22,7 +22,8 @@ from conf.decode import decode, encode
 from conf.errors import CheckpointError, ConfigError, DataError
 from conf.plugins import options_of, thing_of
 from models import CATALOG as FAMILIES
-from models.config import ModelConfig, read_config_file
+from models.config import ModelConfig
+from models.config_files import read_config_file
 from processors import FORMATS, Tokenizer, templates, train_tokenizer
 from processors.folders import has_tokenizer
 from processors.options import TrainOptions

@@ -72,8 +72,6 @@ class AlbertConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.eos_token_id, list):
-            self._set("eos_token_id", tuple(self.eos_token_id))
         self._refuse(self._shape_problems() or self._value_problems())
 
     @property

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from conf.errors import ConfigError
 from models.albert.config import AlbertConfig
-from models.layers.attention import Visibility, attention_named
+from models.layers.attention import Visibility, attention_named, require_weights
 from models.layers.checkpointing import checkpointed
 from models.layers.embeddings import (
     EncoderEmbeddings,
     counted_positions,
+    embedded,
     first_tokens,
     require_positions,
 )
@@ -188,13 +188,8 @@ class AlbertBackbone(nn.Module):
         ``cu_seqlens`` (documents + 1) packs them into the one row of the batch; those never see each other.
         ``hidden_states`` and ``attentions`` are of each layer each time it is used.
         """
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
-        if output_attentions and self.attn_implementation != "eager":
-            raise ConfigError(
-                "output_attentions: only attn_implementation eager has attention weights to return"
-            )
-        words = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
+        require_weights(output_attentions, self.attn_implementation)
+        words = embedded(self.embeddings.word_embeddings, input_ids, inputs_embeds)
         if position_ids is None:
             position_ids = counted_positions(words.shape[1], 0, cu_seqlens, words.device)
             require_positions(position_ids, words.shape[1] - 1, self.config.max_position_embeddings)

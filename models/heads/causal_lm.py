@@ -5,6 +5,7 @@ Shapes: B batch, T tokens, D hidden, V vocabulary.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
@@ -25,11 +26,44 @@ from models.outputs import (
 )
 
 
-class CausalLMHead(Head):
+class NextTokenHead(Head):
+    """A head that scores what stands at the next token."""
+
+    inputs: ClassVar[tuple[str, ...]] = ("labels", "num_items_in_batch", "logits_to_keep")
+
+    @abstractmethod
+    def output_of(self, backbone: ModelOutput) -> type[ModelOutput]:
+        """The type of what is returned, for a backbone that returned this."""
+
+    def outputs(
+        self,
+        backbone: ModelOutput,
+        inputs: Mapping[str, Any],
+        *,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+        logits_to_keep: int | Tensor = 0,
+    ) -> ModelOutput:
+        """Logits, and with labels (B, T) the loss: each token against the next one's label.
+
+        The loss is the mean over supervised tokens, or their sum over ``num_items_in_batch``.
+        """
+        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
+            raise ValueError(
+                "logits_to_keep: a loss needs the logits of all positions, leave it out with labels"
+            )
+        logits, loss = self(backbone.last_hidden_state, logits_to_keep), None
+        if labels is not None:
+            targets = shift_labels(labels, inputs.get("cu_seqlens"))
+            loss = mean_or_share(*class_loss(logits, targets), num_items_in_batch)
+        made = self.output_of(backbone)
+        return made(loss=loss, logits=logits, **passed_on(backbone, made))
+
+
+class CausalLMHead(NextTokenHead):
     """Scores of every word at every token, and losses that never hold them all at once."""
 
     name: ClassVar[str] = "causal_lm"
-    inputs: ClassVar[tuple[str, ...]] = ("labels", "num_items_in_batch", "logits_to_keep")
 
     def __init__(self, hidden_size: int, vocab_size: int):
         super().__init__()
@@ -52,8 +86,7 @@ class CausalLMHead(Head):
 
     def forward(self, hidden: Tensor, logits_to_keep: int | Tensor = 0) -> Tensor:
         """(B, T, D) -> (B, T, V), of the last ``logits_to_keep`` positions only, or of the ones it lists."""
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return F.linear(hidden[:, keep], self.weight)
+        return F.linear(kept(hidden, logits_to_keep), self.weight)
 
     def nll(self, hidden: Tensor, labels: Tensor, smoothing: float = 0.0) -> Tensor:
         """Summed negative log-likelihood, an fp32 scalar; labels (B, T) stand where they are predicted.
@@ -66,30 +99,16 @@ class CausalLMHead(Head):
         """Each label's log-probability (B, T) in fp32; labels stand where they are predicted, 0 at -100."""
         return linear_log_probs(hidden, self.weight, labels)
 
-    def outputs(
-        self,
-        backbone: ModelOutput,
-        inputs: Mapping[str, Any],
-        *,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        logits_to_keep: int | Tensor = 0,
-    ) -> CausalLMOutputWithPast | MoeCausalLMOutputWithPast:
-        """Logits, and with labels (B, T) the loss: each token against the next one's label.
-
-        The loss is the mean over supervised tokens, or their sum over ``num_items_in_batch``.
-        """
-        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-            raise ValueError(
-                "logits_to_keep: a loss needs the logits of all positions, leave it out with labels"
-            )
-        logits, loss = self(backbone.last_hidden_state, logits_to_keep), None
-        if labels is not None:
-            targets = shift_labels(labels, inputs.get("cu_seqlens"))
-            loss = mean_or_share(*class_loss(logits, targets), num_items_in_batch)
+    def output_of(self, backbone: ModelOutput) -> type[ModelOutput]:
+        """With the scores of routers, where the backbone has experts."""
         mixed = isinstance(backbone, MoeModelOutputWithPast)
-        made = MoeCausalLMOutputWithPast if mixed else CausalLMOutputWithPast
-        return made(loss=loss, logits=logits, **passed_on(backbone, made))
+        return MoeCausalLMOutputWithPast if mixed else CausalLMOutputWithPast
+
+
+def kept(hidden: Tensor, logits_to_keep: int | Tensor) -> Tensor:
+    """Of hidden states (B, T, D) the last ``logits_to_keep``, all for 0, or the positions that it lists."""
+    keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+    return hidden[:, keep]
 
 
 def shift_labels(labels: Tensor, cu_seqlens: Tensor | None = None) -> Tensor:

@@ -5,16 +5,18 @@ A head knows no family. Its parameters' names in checkpoints are in each family'
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Self
 
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.outputs import ModelOutput
+from models.heads.classification import class_loss
+from models.outputs import ModelOutput, passed_on
 
 
-class Head(nn.Module):
+class Head(nn.Module, ABC):
     """The base of all heads.
 
     ``name`` is its key in ``models.HEADS``. ``reads``: the fields of the backbone's output that ``forward``
@@ -28,20 +30,48 @@ class Head(nn.Module):
     inputs: ClassVar[tuple[str, ...]] = ("labels", "num_items_in_batch")
 
     @classmethod
+    @abstractmethod
     def from_config(cls, config: ModelConfig) -> Self:
         """The head for a family's configuration."""
-        raise NotImplementedError
 
     def prepare(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """The backbone's inputs made of the model's: the same, but for heads with several texts a row."""
         return inputs
 
+    @abstractmethod
     def outputs(self, backbone: ModelOutput, inputs: Mapping[str, Any], **task: Any) -> ModelOutput:
         """What the model returns, from the backbone's output, the model's ``inputs`` and the head's own.
 
         The loss is a mean as the reference's, or with ``num_items_in_batch`` the sum divided by that.
         """
-        raise NotImplementedError
+
+
+class ScoringHead(Head):
+    """A head with one set of scores and labels for them; ``output`` is the type of what it returns."""
+
+    output: ClassVar[type[ModelOutput]]
+
+    def scores(self, backbone: ModelOutput, inputs: Mapping[str, Any]) -> Tensor:
+        """What ``forward`` gives for the backbone's output and the model's ``inputs``."""
+        return self(*(backbone[name] for name in self.reads))
+
+    def summed(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | int]:
+        """The summed loss, and of how many items: cross-entropy of classes, -100 for none."""
+        return class_loss(scores, labels)
+
+    def outputs(
+        self,
+        backbone: ModelOutput,
+        inputs: Mapping[str, Any],
+        *,
+        labels: Tensor | None = None,
+        num_items_in_batch: Tensor | int | None = None,
+    ) -> ModelOutput:
+        """Scores; with labels the loss: the mean, or the sum over ``num_items_in_batch``."""
+        scores, loss = self.scores(backbone, inputs), None
+        if labels is not None:
+            loss = mean_or_share(*self.summed(scores, labels), num_items_in_batch)
+        return self.output(loss=loss, logits=scores, **passed_on(backbone, self.output))
 
 
 def mean_or_share(total: Tensor, count: Tensor | int, num_items_in_batch: Tensor | int | None) -> Tensor:

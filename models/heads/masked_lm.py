@@ -6,20 +6,18 @@ embedding width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ModelConfig
-from models.heads.causal_lm import shift_labels
+from models.heads.causal_lm import NextTokenHead, kept
 from models.heads.chunked import linear_log_probs, linear_nll, supervised
-from models.heads.classification import class_loss
-from models.heads.head import Head, mean_or_share
+from models.heads.head import Head, ScoringHead
 from models.layers.mlp import ACTIVATIONS
-from models.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput, ModelOutput, passed_on
+from models.outputs import CausalLMOutputWithCrossAttentions, MaskedLMOutput, ModelOutput
 
 
 class Transform(nn.Module):
@@ -119,57 +117,22 @@ class TransformedHead(Head):
         return linear_log_probs(self.transform(hidden), self.decoder.weight, labels, bias=self.word_bias)
 
 
-class MaskedLMHead(TransformedHead):
+class MaskedLMHead(ScoringHead, TransformedHead):
     """What stands at each token: labels are the tokens' own, -100 where none is asked for."""
 
     name: ClassVar[str] = "masked_lm"
-
-    def outputs(
-        self,
-        backbone: ModelOutput,
-        inputs: Mapping[str, Any],
-        *,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> MaskedLMOutput:
-        """Logits, and with labels (B, T) the loss: the mean, or the sum over ``num_items_in_batch``."""
-        logits, loss = self(backbone.last_hidden_state), None
-        if labels is not None:
-            loss = mean_or_share(*class_loss(logits, labels), num_items_in_batch)
-        return MaskedLMOutput(loss=loss, logits=logits, **passed_on(backbone, MaskedLMOutput))
+    output: ClassVar[type[ModelOutput]] = MaskedLMOutput
 
 
-class TransformedCausalLMHead(TransformedHead):
+class TransformedCausalLMHead(NextTokenHead, TransformedHead):
     """What stands at the next token, for an encoder that is used as a decoder."""
 
     name: ClassVar[str] = "transformed_causal_lm"
-    inputs: ClassVar[tuple[str, ...]] = ("labels", "num_items_in_batch", "logits_to_keep")
+
+    def output_of(self, backbone: ModelOutput) -> type[ModelOutput]:
+        """With the weights of cross-attention."""
+        return CausalLMOutputWithCrossAttentions
 
     def forward(self, hidden: Tensor, logits_to_keep: int | Tensor = 0) -> Tensor:
         """(B, T, D) -> (B, T, V), of the last ``logits_to_keep`` positions only, or of the ones it lists."""
-        keep = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
-        return super().forward(hidden[:, keep])
-
-    def outputs(
-        self,
-        backbone: ModelOutput,
-        inputs: Mapping[str, Any],
-        *,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-        logits_to_keep: int | Tensor = 0,
-    ) -> CausalLMOutputWithCrossAttentions:
-        """Logits, and with labels (B, T) the loss: each token against the next one's label.
-
-        The loss is the mean over supervised tokens, or their sum over ``num_items_in_batch``.
-        """
-        if labels is not None and not (isinstance(logits_to_keep, int) and logits_to_keep == 0):
-            raise ValueError(
-                "logits_to_keep: a loss needs the logits of all positions, leave it out with labels"
-            )
-        logits, loss = self(backbone.last_hidden_state, logits_to_keep), None
-        if labels is not None:
-            targets = shift_labels(labels, inputs.get("cu_seqlens"))
-            loss = mean_or_share(*class_loss(logits, targets), num_items_in_batch)
-        extras = passed_on(backbone, CausalLMOutputWithCrossAttentions)
-        return CausalLMOutputWithCrossAttentions(loss=loss, logits=logits, **extras)
+        return super().forward(kept(hidden, logits_to_keep))

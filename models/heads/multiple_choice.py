@@ -13,17 +13,18 @@ from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.heads.classification import class_loss
-from models.heads.head import Head, mean_or_share
-from models.outputs import ModelOutput, MultipleChoiceModelOutput, passed_on
+from models.heads.head import ScoringHead
+from models.outputs import ModelOutput, MultipleChoiceModelOutput
 
 # The dimensions of what the backbone takes row by row, and is given choice by choice.
 _ROWS = {"input_ids": 2, "attention_mask": 2, "token_type_ids": 2, "position_ids": 2, "inputs_embeds": 3}
 
 
-class MultipleChoiceHead(Head):
+class MultipleChoiceHead(ScoringHead):
     """Dropout and a linear layer from a choice's pooled vector to its score."""
 
     name: ClassVar[str] = "multiple_choice"
+    output: ClassVar[type[ModelOutput]] = MultipleChoiceModelOutput
     reads: ClassVar[tuple[str, ...]] = ("pooler_output",)
 
     def __init__(self, hidden_size: int, *, dropout: float = 0.0):
@@ -55,18 +56,7 @@ class MultipleChoiceHead(Head):
         """Summed cross-entropy, an fp32 scalar; labels (B) are the right choices, -100 for none."""
         return class_loss(self(pooled, len(pooled) // len(labels)), labels)[0]
 
-    def outputs(
-        self,
-        backbone: ModelOutput,
-        inputs: Mapping[str, Any],
-        *,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> MultipleChoiceModelOutput:
-        """Scores (B, C); with labels the loss: the mean, or the sum over ``num_items_in_batch``."""
+    def scores(self, backbone: ModelOutput, inputs: Mapping[str, Any]) -> Tensor:
+        """(B, C), of as many choices as the ``inputs`` have."""
         given = inputs["input_ids"] if "input_ids" in inputs else inputs["inputs_embeds"]
-        logits, loss = self(backbone.pooler_output, given.shape[1]), None
-        if labels is not None:
-            loss = mean_or_share(*class_loss(logits, labels), num_items_in_batch)
-        extras = passed_on(backbone, MultipleChoiceModelOutput)
-        return MultipleChoiceModelOutput(loss=loss, logits=logits, **extras)
+        return self(backbone.pooler_output, given.shape[1])

@@ -5,21 +5,21 @@ Source: BERT (Devlin et al., 2019), section 3.1. Shapes: B batch (or packed docu
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
 from models.config import ModelConfig
 from models.heads.classification import class_loss
-from models.heads.head import Head, mean_or_share
-from models.outputs import ModelOutput, NextSentencePredictorOutput, passed_on
+from models.heads.head import ScoringHead
+from models.outputs import ModelOutput, NextSentencePredictorOutput
 
 
-class NextSentenceHead(Head):
+class NextSentenceHead(ScoringHead):
     """A linear layer to two scores: 0 says that the second text follows, 1 that it is any other."""
 
     name: ClassVar[str] = "next_sentence"
+    output: ClassVar[type[ModelOutput]] = NextSentencePredictorOutput
     reads: ClassVar[tuple[str, ...]] = ("pooler_output",)
 
     def __init__(self, hidden_size: int):
@@ -38,18 +38,3 @@ class NextSentenceHead(Head):
     def loss_sum(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """Summed cross-entropy, an fp32 scalar; labels (B) are 0, 1, or -100 for none."""
         return class_loss(self(pooled), labels)[0]
-
-    def outputs(
-        self,
-        backbone: ModelOutput,
-        inputs: Mapping[str, Any],
-        *,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> NextSentencePredictorOutput:
-        """Scores of each pair; with labels the loss: the mean, or the sum over ``num_items_in_batch``."""
-        logits, loss = self(backbone.pooler_output), None
-        if labels is not None:
-            loss = mean_or_share(*class_loss(logits, labels), num_items_in_batch)
-        extras = passed_on(backbone, NextSentencePredictorOutput)
-        return NextSentencePredictorOutput(loss=loss, logits=logits, **extras)

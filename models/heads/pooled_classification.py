@@ -5,22 +5,22 @@ Shapes: B batch (or packed documents), D hidden, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from models.config import ModelConfig, ProblemType
 from models.heads.classification import sequence_loss
-from models.heads.head import Head, mean_or_share
-from models.outputs import ModelOutput, SequenceClassifierOutput, passed_on
+from models.heads.head import ScoringHead
+from models.outputs import ModelOutput, SequenceClassifierOutput
 
 
-class PooledClassificationHead(Head):
+class PooledClassificationHead(ScoringHead):
     """Dropout and a linear layer; ``models.heads.classification.sequence_loss`` says which loss is taken."""
 
     name: ClassVar[str] = "pooled_classification"
+    output: ClassVar[type[ModelOutput]] = SequenceClassifierOutput
     reads: ClassVar[tuple[str, ...]] = ("pooler_output",)
 
     def __init__(
@@ -51,20 +51,8 @@ class PooledClassificationHead(Head):
 
     def loss_sum(self, pooled: Tensor, labels: Tensor) -> Tensor:
         """The sequences' summed loss, an fp32 scalar; a class of -100 is not counted."""
-        return sequence_loss(self(pooled), labels, self.problem_type)[0]
+        return self.summed(self(pooled), labels)[0]
 
-    def outputs(
-        self,
-        backbone: ModelOutput,
-        inputs: Mapping[str, Any],
-        *,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> SequenceClassifierOutput:
-        """Scores of each sequence; with labels the loss: the mean, or the sum over ``num_items_in_batch``."""
-        logits, loss = self(backbone.pooler_output), None
-        if labels is not None:
-            total, count = sequence_loss(logits, labels, self.problem_type)
-            loss = mean_or_share(total, count, num_items_in_batch)
-        extras = passed_on(backbone, SequenceClassifierOutput)
-        return SequenceClassifierOutput(loss=loss, logits=logits, **extras)
+    def summed(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | int]:
+        """The loss of the kind of problem, and of how many items."""
+        return sequence_loss(scores, labels, self.problem_type)

@@ -15,17 +15,18 @@ from torch import Tensor, nn
 from conf.errors import ConfigError
 from models.config import ModelConfig, ProblemType
 from models.heads.classification import sequence_loss
-from models.heads.head import Head, mean_or_share
-from models.outputs import ModelOutput, SequenceClassifierOutputWithPast, passed_on
+from models.heads.head import ScoringHead
+from models.outputs import ModelOutput, SequenceClassifierOutputWithPast
 
 
-class SequenceClassificationHead(Head):
+class SequenceClassificationHead(ScoringHead):
     """A bias-free linear layer at the last token that is no padding, whichever side is padded.
 
     ``models.heads.classification.sequence_loss`` says which loss is taken.
     """
 
     name: ClassVar[str] = "sequence_classification"
+    output: ClassVar[type[ModelOutput]] = SequenceClassifierOutputWithPast
 
     def __init__(
         self,
@@ -90,21 +91,13 @@ class SequenceClassificationHead(Head):
 
     def loss_sum(self, hidden: Tensor, labels: Tensor, **places: Tensor | None) -> Tensor:
         """The sequences' summed loss, an fp32 scalar; ``places`` as in ``forward``."""
-        return sequence_loss(self(hidden, **places), labels, self.problem_type)[0]
+        return self.summed(self(hidden, **places), labels)[0]
 
-    def outputs(
-        self,
-        backbone: ModelOutput,
-        inputs: Mapping[str, Any],
-        *,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> SequenceClassifierOutputWithPast:
-        """Scores of each sequence; with labels the loss: the mean, or the sum over ``num_items_in_batch``."""
+    def scores(self, backbone: ModelOutput, inputs: Mapping[str, Any]) -> Tensor:
+        """Those of each sequence, whose last token the ``inputs`` tell."""
         places = {name: inputs.get(name) for name in ("input_ids", "attention_mask", "cu_seqlens")}
-        logits, loss = self(backbone.last_hidden_state, **places), None
-        if labels is not None:
-            total, count = sequence_loss(logits, labels, self.problem_type)
-            loss = mean_or_share(total, count, num_items_in_batch)
-        extras = passed_on(backbone, SequenceClassifierOutputWithPast)
-        return SequenceClassifierOutputWithPast(loss=loss, logits=logits, **extras)
+        return self(backbone.last_hidden_state, **places)
+
+    def summed(self, scores: Tensor, labels: Tensor) -> tuple[Tensor, Tensor | int]:
+        """The loss of the kind of problem, and of how many items."""
+        return sequence_loss(scores, labels, self.problem_type)

@@ -5,8 +5,7 @@ Shapes: B batch, T tokens, D hidden, L labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,14 +13,15 @@ from torch import Tensor, nn
 from models.config import ModelConfig
 from models.heads.chunked import supervised
 from models.heads.classification import class_loss
-from models.heads.head import Head, mean_or_share
-from models.outputs import ModelOutput, TokenClassifierOutput, passed_on
+from models.heads.head import ScoringHead
+from models.outputs import ModelOutput, TokenClassifierOutput
 
 
-class TokenClassificationHead(Head):
+class TokenClassificationHead(ScoringHead):
     """Dropout and a linear layer, the same at each token of an encoder or a decoder."""
 
     name: ClassVar[str] = "token_classification"
+    output: ClassVar[type[ModelOutput]] = TokenClassifierOutput
 
     def __init__(self, hidden_size: int, num_labels: int, *, dropout: float = 0.0):
         super().__init__()
@@ -41,17 +41,3 @@ class TokenClassificationHead(Head):
         """Summed cross-entropy, an fp32 scalar; labels (B, T) are classes, -100 where none is asked for."""
         hidden, labels = supervised(hidden, labels)
         return class_loss(self(hidden), labels)[0]
-
-    def outputs(
-        self,
-        backbone: ModelOutput,
-        inputs: Mapping[str, Any],
-        *,
-        labels: Tensor | None = None,
-        num_items_in_batch: Tensor | int | None = None,
-    ) -> TokenClassifierOutput:
-        """Scores of each token; with labels the loss: the mean, or the sum over ``num_items_in_batch``."""
-        logits, loss = self(backbone.last_hidden_state), None
-        if labels is not None:
-            loss = mean_or_share(*class_loss(logits, labels), num_items_in_batch)
-        return TokenClassifierOutput(loss=loss, logits=logits, **passed_on(backbone, TokenClassifierOutput))

@@ -353,6 +353,12 @@ ATTENTION: dict[str, Attention] = {
 }
 
 
+def require_weights(output_attentions: bool, attn_implementation: str) -> None:
+    """``ConfigError`` where a backend is to return attention weights that never exist as a whole."""
+    if output_attentions and attn_implementation != "eager":
+        raise ConfigError("output_attentions: only attn_implementation eager has attention weights to return")
+
+
 def attention_named(name: str) -> Attention:
     """The backend ``name``: ``attend(q, k, v, visibility, *, scale, dropout) -> (out, weights or None)``.
 

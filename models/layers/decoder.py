@@ -6,17 +6,17 @@ head.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from conf.errors import ConfigError
-from models.layers.attention import Visibility
+from models.layers.attention import Visibility, require_weights
 from models.layers.cache import DynamicCache, keeps_cache
 from models.layers.checkpointing import checkpointed
-from models.layers.embeddings import counted_positions, embedding
+from models.layers.embeddings import counted_positions, embedded, embedding
 from models.layers.rotary import RotaryEmbedding
 from models.options import CheckpointingOptions
 from models.outputs import BaseModelOutputWithPast
@@ -24,7 +24,7 @@ from models.outputs import BaseModelOutputWithPast
 Rotation = tuple[Tensor, Tensor]  # cosines and sines (B or 1, 1, T, C)
 
 
-class DecoderLayer(nn.Module):
+class DecoderLayer(nn.Module, ABC):
     """One layer of a decoder: a family's own ``_layer``, computed again in the backward pass if so asked."""
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class DecoderLayer(nn.Module):
             return checkpointed(options, self._layer, x, rotation, visibility, cache)
         return self._layer(x, rotation, visibility, cache)
 
+    @abstractmethod
     def _layer(
         self, x: Tensor, rotation: Rotation, visibility: Visibility, cache: DynamicCache | None
     ) -> tuple[Tensor, Tensor | None]:
         """What ``forward`` gives, as a family computes it."""
-        raise NotImplementedError
 
 
 class Decoder(nn.Module):
@@ -128,10 +128,7 @@ class Decoder(nn.Module):
         output_attentions: bool,
     ) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
         """The output's fields, and what else than hidden states and attention weights each layer gives."""
-        if output_attentions and self.attn_implementation != "eager":
-            raise ConfigError(
-                "output_attentions: only attn_implementation eager has attention weights to return"
-            )
+        require_weights(output_attentions, self.attn_implementation)
         x = self._embedded(input_ids, inputs_embeds)
         cache = self._cache(past_key_values, use_cache, packed=cu_seqlens is not None)
         visibilities = self._visibilities(x, attention_mask, cu_seqlens, cache)
@@ -155,9 +152,7 @@ class Decoder(nn.Module):
 
     def _embedded(self, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
         """What the first layer gets (B, T, D)."""
-        if (input_ids is None) == (inputs_embeds is None):
-            raise ValueError("give either input_ids or inputs_embeds")
-        return self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        return embedded(self.embed_tokens, input_ids, inputs_embeds)
 
     def _cache(
         self, given: DynamicCache | None, use_cache: bool | None, *, packed: bool

@@ -1,4 +1,4 @@
-"""The embeddings of encoders: words, absolute positions and token types, summed and normalized.
+"""Embeddings of words and positions, and those of encoders: with token types, summed and normalized.
 
 Shapes: B batch, T tokens, N packed tokens, E embedding width.
 """
@@ -54,6 +54,13 @@ class EncoderEmbeddings(nn.Module):
 def embedding(rows: int, width: int, padding_idx: int | None = None) -> nn.Embedding:
     """An embedding whose weight is not drawn yet: on the meta device that would load torch's compiler."""
     return nn.Embedding(rows, width, padding_idx, _weight=torch.empty(rows, width))
+
+
+def embedded(table: nn.Embedding, input_ids: Tensor | None, inputs_embeds: Tensor | None) -> Tensor:
+    """The embeddings (B, T, E) of ids (B, T), or those given in their place; ``ValueError`` unless one is."""
+    if (input_ids is None) == (inputs_embeds is None):
+        raise ValueError("give either input_ids or inputs_embeds")
+    return table(input_ids) if inputs_embeds is None else inputs_embeds
 
 
 def counted_positions(length: int, start: int, cu_seqlens: Tensor | None, device: torch.device) -> Tensor:

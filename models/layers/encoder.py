@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from conf.errors import ConfigError
-from models.layers.attention import Visibility, attention_named
+from models.layers.attention import Visibility, attention_named, require_weights
 from models.layers.cache import DynamicCache, EncoderDecoderCache, keeps_cache
 from models.layers.checkpointing import checkpointed
 from models.layers.mlp import ACTIVATIONS
@@ -280,10 +280,7 @@ class Encoder(nn.Module):
         cache: Cache | None,
         output_attentions: bool,
     ) -> None:
-        if output_attentions and self.attn_implementation != "eager":
-            raise ConfigError(
-                "output_attentions: only attn_implementation eager has attention weights to return"
-            )
+        require_weights(output_attentions, self.attn_implementation)
         if encoded is not None and not hasattr(self.layer[0], "crossattention"):
             raise ConfigError(
                 "encoder_hidden_states: this model has no cross-attention, set is_decoder and "

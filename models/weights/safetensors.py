@@ -264,6 +264,13 @@ def index_name(name: str, variant: str | None) -> str:
     return file_name(f"{name}.index.json", variant)
 
 
+def weight_files(name: str, variant: str | None) -> tuple[str, ...]:
+    """Patterns of the files in which ``model.safetensors`` may lie: itself, or shards with their index."""
+    single = file_name(name, variant)
+    stem, _, kind = single.rpartition(".")
+    return single, f"{stem}-?????-of-?????.{kind}", index_name(name, variant)
+
+
 def read_index(path: Path, suffix: str) -> dict[str, str]:
     """Which file beside an index holds which tensor; ``CheckpointError`` for one that is elsewhere."""
     try:

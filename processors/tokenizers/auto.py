@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from conf.errors import CheckpointError, ConfigError
+from conf.errors import ConfigError
+from conf.hub_files import HubOptions, folder_of
 from conf.plugins import resolve
 from processors.tokenizers import building, files
 from processors.tokenizers.tokenizer import Tokenizer
@@ -19,7 +21,7 @@ CLASSES = {
 }
 # What of a repository a tokenizer is made of.
 _FILES = ("*.json", "*.jinja", "*.txt", "*.model")
-_HUB_OPTIONS = ("revision", "cache_dir", "token", "local_files_only", "force_download")
+_HUB_OPTIONS = tuple(option.name for option in fields(HubOptions))
 
 
 class AutoTokenizer:
@@ -38,23 +40,18 @@ class AutoTokenizer:
         cls,
         name_or_path: str | Path,
         *,
-        subfolder: str = "",
         tokenizer_type: str | None = None,
         **changes: Any,
     ) -> Tokenizer:
         """The tokenizer of a folder, or of a repository of the hub by its name (``org/name``).
 
         Its class is the one of ``tokenizer_type`` (a model type: ``bert``, ``llama``, ...) or the one its
-        files name, where the folder's tokenizer is of its kind; ``Tokenizer`` otherwise. ``revision``,
-        ``cache_dir``, ``token``, ``local_files_only`` and ``force_download`` go to the hub, and only a name
-        that is no folder is looked for there; other ``changes`` are those of ``Tokenizer.from_pretrained``.
-        Raises ``CheckpointError`` where there is no tokenizer.
+        files name, where the folder's tokenizer is of its kind; ``Tokenizer`` otherwise. ``changes`` are
+        ``HubOptions`` and those of ``Tokenizer.from_pretrained``; only a name that is no folder is looked for
+        at the hub. Raises ``CheckpointError`` where there is no tokenizer.
         """
-        hub = {name: changes.pop(name) for name in _HUB_OPTIONS if name in changes}
-        folder = Path(name_or_path)
-        if not folder.is_dir():
-            folder = _downloaded(str(name_or_path), subfolder, hub)
-        folder = folder / subfolder
+        hub = HubOptions(**{name: changes.pop(name) for name in _HUB_OPTIONS if name in changes})
+        folder = folder_of(name_or_path, _FILES, hub)
         return cls._class_of(folder, tokenizer_type).from_pretrained(folder, **changes)
 
     @classmethod
@@ -106,17 +103,3 @@ class AutoTokenizer:
         if name in cls._registered:
             return cls._registered[name]
         return resolve(CLASSES[name]) if name in CLASSES else Tokenizer
-
-
-def _downloaded(name: str, subfolder: str, options: dict[str, Any]) -> Path:
-    """A folder with the tokenizer's files of a repository; ``CheckpointError`` where it cannot be had."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    prefix = f"{subfolder}/" if subfolder else ""
-    try:
-        return Path(snapshot_download(name, allow_patterns=[prefix + file for file in _FILES], **options))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{name}: there is no such folder, and it could not be had from the hub: {error}"
-        ) from error

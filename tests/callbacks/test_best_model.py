@@ -13,7 +13,7 @@ import pytest
 
 from callbacks import BestModelCallback
 from conf.errors import ConfigError
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from tests.trainer.saved_runs import digest
 from tests.trainer.small_program import program
 from trainer.evaluator import Evaluator

@@ -70,8 +70,7 @@ HOMES = {
     "jinja2": ("processors/", "callbacks/html_report/page.py"),
     "huggingface_hub": (
         "conf/logging.py",
-        "models/hub_files.py",
-        "processors/tokenizers/auto.py",
+        "conf/hub_files.py",
         "trainer/hub.py",
         "trainer/model_card.py",
     ),

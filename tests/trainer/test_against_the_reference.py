@@ -15,7 +15,7 @@ import transformers
 from torch import Tensor, nn
 from torch.utils.data import Sampler
 
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from tests.trainer.programs import LLAMA, VOCABULARY, arguments, distance, tokens, weights
 from trainer import Trainer
 from trainer.data.batches import Schedule

@@ -11,7 +11,7 @@ import yaml
 from torch import nn
 
 from conf.errors import ConfigError
-from models.auto import AutoModelForCausalLM, build_model
+from models import AutoModelForCausalLM, build_model
 from models.llama.config import LlamaConfig
 from models.weights import WeightFiles, checkpoint_names
 from trainer.freezing import freeze

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from models.weights import checkpoint_names
 from tests.trainer.saved_runs import untimed
 

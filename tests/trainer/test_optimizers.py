@@ -10,7 +10,7 @@ from torch import nn
 
 from conf.decode import decode
 from conf.plugins import thing_of
-from models.auto import AutoModelForCausalLM, AutoModelForSequenceClassification
+from models import AutoModelForCausalLM, AutoModelForSequenceClassification
 from models.llama.config import LlamaConfig
 from models.weights import checkpoint_names
 from trainer.build import make_optimizer

@@ -14,7 +14,7 @@ import transformers
 from torch import nn
 
 from conf.errors import ConfigError
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from models.llama.config import LlamaConfig
 from tests.trainer.programs import LLAMA, VOCABULARY, Classifier, arguments, points, tokens
 from trainer import Seq2SeqTrainer, Seq2SeqTrainingArguments, Trainer

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from conf.errors import ConfigError, DataError
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from models.llama.config import LlamaConfig
 from tests.trainer.programs import (
     LLAMA,

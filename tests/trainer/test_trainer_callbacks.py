@@ -16,7 +16,7 @@ from callbacks.default_flow import DefaultFlowCallback
 from callbacks.early_stopping import EarlyStoppingCallback
 from callbacks.progress import ProgressCallback
 from conf.errors import ConfigError
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from models.llama.config import LlamaConfig
 from tests.trainer.programs import (
     LLAMA,

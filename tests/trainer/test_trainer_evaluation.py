@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor, nn
 
 from conf.errors import ConfigError, DataError
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from models.llama.config import LlamaConfig
 from tests.trainer.programs import (
     LLAMA,

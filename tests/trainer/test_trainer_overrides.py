@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from collators.default import default_collator
 from conf.errors import ConfigError
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from models.llama.config import LlamaConfig
 from tests.trainer.programs import (
     LLAMA,

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from conf.errors import CheckpointError, ConfigError
-from models.auto import AutoModelForCausalLM
+from models import AutoModelForCausalLM
 from models.llama.config import LlamaConfig
 from tests.trainer.programs import LLAMA, Classifier, arguments, losses, points, same, tokens
 from trainer import Trainer, TrainerCallback, TrainerState

@@ -12,7 +12,7 @@ from torch import nn
 from transformers.trainer_utils import check_target_module_exists
 
 from conf.errors import ConfigError
-from models.auto import AutoModelForCausalLM, AutoModelForSequenceClassification, build_model
+from models import AutoModelForCausalLM, AutoModelForSequenceClassification, build_model
 from models.llama.config import LlamaConfig
 from models.weights import checkpoint_names
 from trainer.optimizers.groups import parameter_groups

@@ -1,7 +1,7 @@
-"""Where a model's files lie: a local folder, or a copy of a hub's repository that is fetched when asked for.
+"""Where pretrained files lie: a local folder, or a copy of a hub's repository that is fetched when asked for.
 
-The network is touched for a name alone that is no folder here and can be a hub's id; what is fetched is the
-configuration and the weights, never code. Free of torch.
+The network is touched for a name alone that is no folder here and can be a hub's id; what is fetched are the
+files that the caller names, never code.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 from conf.errors import CheckpointError
 
-CONFIG_FILES = ("config.json", "generation_config.json")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 
@@ -70,14 +69,3 @@ def _fetched(name: str, patterns: Sequence[str], options: HubOptions) -> str:
         raise CheckpointError(
             f"{name}: is no folder here and cannot be had from the hub ({reason})"
         ) from error
-
-
-def weight_files(variant: str | None, *, pickled: bool) -> tuple[str, ...]:
-    """Patterns of one kind of weights in a repository: a single file, or shards with their index."""
-    stem, ending = ("pytorch_model", "bin") if pickled else ("model", "safetensors")
-    of = f".{variant}" if variant else ""
-    return (
-        f"{stem}{of}.{ending}",
-        f"{stem}{of}-?????-of-?????.{ending}",
-        f"{stem}.{ending}.index{of}.json",
-    )
