@@ -20,13 +20,14 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 import torch  # noqa: E402
-from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors  # noqa: E402
+from tokenizers import Regex, pre_tokenizers  # noqa: E402
 
 from conf.errors import CheckpointError, StockpotError  # noqa: E402
 from models import LlamaConfig, build_model  # noqa: E402
 from models.loading import torch_dtype  # noqa: E402
 from models.weights import PermuteForRope, checkpoint_names, save_tensors  # noqa: E402
-from processors.tokenizers import Tokenizer as ModelTokenizer  # noqa: E402
+from processors.tokenizers import Tokenizer  # noqa: E402
+from processors.tokenizers.kinds import byte_level  # noqa: E402
 
 # A tensor's name in a GGUF file, without its block and ending, and in a checkpoint.
 NAMES = {
@@ -158,42 +159,32 @@ def _words(pre: str) -> Any:
     return pre_tokenizers.Sequence([split, plain])
 
 
-def tokenizer_of(gguf: GGUF) -> ModelTokenizer:
+def tokenizer_of(gguf: GGUF) -> Tokenizer:
     """The tokenizer that the metadata holds, with its special tokens and chat template."""
     gguf.one_of("tokenizer.ggml.model", ("gpt2",))
     pre = gguf.one_of("tokenizer.ggml.pre", ("default", "gpt-2", "smollm", "llama-bpe"), "default")
     tokens, kinds = gguf.need("tokenizer.ggml.tokens"), gguf.need("tokenizer.ggml.token_type")
     merges = [tuple(pair.split(" ", 1)) for pair in gguf.need("tokenizer.ggml.merges")]
     vocabulary = {token: index for index, token in enumerate(tokens)}
-    backend = Tokenizer(models.BPE(vocab=vocabulary, merges=merges, ignore_merges=pre == "llama-bpe"))
-    backend.pre_tokenizer, backend.decoder = _words(pre), decoders.ByteLevel()
-    backend.post_processor = _start(gguf, tokens)
+    backend = byte_level.pipeline(vocabulary, merges)
+    backend.model.ignore_merges = pre == "llama-bpe"
+    backend.pre_tokenizer = _words(pre)
     backend.add_tokens([token for token, kind in zip(tokens, kinds, strict=True) if kind == USER_DEFINED])
     parts = {"bos": "bos", "eos": "eos", "unk": "unknown", "pad": "padding"}
     ids = {part: gguf.get(f"tokenizer.ggml.{name}_token_id") for part, name in parts.items()}
     special = {f"{part}_token": tokens[index] for part, index in ids.items() if index is not None}
     control = [token for token, kind in zip(tokens, kinds, strict=True) if kind == CONTROL]
     template = gguf.get("tokenizer.chat_template")
-    return ModelTokenizer(
+    tokenizer = Tokenizer(
         backend,
         special_tokens=special,
         extra_special_tokens=[token for token in control if token not in special.values()],
         chat_templates={} if template is None else {"default": template},
         model_max_length=gguf.get("llama.context_length"),
     )
-
-
-def _start(gguf: GGUF, tokens: list[str]) -> Any:
-    """What puts BOS before a text, if the file wants one there."""
-    byte_level = processors.ByteLevel(trim_offsets=False)
-    if not gguf.get("tokenizer.ggml.add_bos_token", False):
-        return byte_level
-    index = gguf.need("tokenizer.ggml.bos_token_id")
-    bos = tokens[index]
-    begin = processors.TemplateProcessing(
-        single=f"{bos} $A", pair=f"{bos} $A {bos}:1 $B:1", special_tokens=[(bos, index)]
-    )
-    return processors.Sequence([byte_level, begin])
+    if gguf.get("tokenizer.ggml.add_bos_token", False):
+        tokenizer.add_bos_token = True
+    return tokenizer
 
 
 def import_gguf(path: Path, folder: Path, dtype: torch.dtype) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import gguf as gguf_format
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -75,6 +78,79 @@ def test_it_is_tuned_by_the_chat_recipe(folder: Path, train: Any) -> None:
     losses = [line["loss"] for line in done.metrics if "loss" in line]
     assert len(losses) == 4
     assert max(losses) < 6, "far below the 10.8 of a model that knows nothing"
+
+
+def small(path: Path, *, architecture: str = "llama", words: str = "default", **more: np.ndarray) -> Path:
+    """A GGUF file of a Llama with one layer, whose texts begin with BOS."""
+    writer = gguf_format.GGUFWriter(path, architecture)
+    tokens = ["<s>", "</s>", "a", "b", "ab"]
+    writer.add_block_count(1)
+    writer.add_context_length(32)
+    writer.add_embedding_length(8)
+    writer.add_feed_forward_length(12)
+    writer.add_head_count(2)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(words)
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 1, 1, 1])
+    writer.add_token_merges(["a b"])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_add_bos_token(True)
+    square, wide = np.arange(64, dtype=np.float32).reshape(8, 8), np.ones((12, 8), np.float32)
+    tensors = {"token_embd": np.ones((5, 8), np.float32), "output_norm": np.ones(8, np.float32)}
+    tensors |= {"output": np.full((5, 8), 2, np.float32)}
+    layer = {"attn_q": square, "attn_k": square, "attn_v": square, "attn_output": square, "ffn_down": wide.T}
+    layer |= {"ffn_gate": wide, "ffn_up": wide, "attn_norm": np.ones(8), "ffn_norm": np.ones(8)}
+    tensors |= {f"blk.0.{name}": value for name, value in layer.items()}
+    for name, value in (tensors | more).items():
+        writer.add_tensor(f"{name}.weight", np.ascontiguousarray(value, dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def test_a_small_file_becomes_a_folder(tmp_path: Path) -> None:
+    import_gguf.import_gguf(small(tmp_path / "it.gguf"), tmp_path / "made", torch.bfloat16)
+    model, tokenizer = (
+        AutoModelForCausalLM.from_pretrained(tmp_path / "made"),
+        Tokenizer.load(tmp_path / "made"),
+    )
+    assert model.dtype is torch.bfloat16
+    assert not model.config.tie_word_embeddings
+    assert (model.head.weight == 2).all()
+    attention = model.backbone.layers[0].self_attn
+    assert attention.v_proj.weight[:, 0].tolist() == [0, 8, 16, 24, 32, 40, 48, 56]
+    assert attention.q_proj.weight[:, 0].tolist() == [0, 16, 8, 24, 32, 48, 40, 56], "halves, not pairs"
+    assert tokenizer.encode("abba") == [0, 4, 3, 2]
+    assert tokenizer("ab", "a")["input_ids"] == [0, 4, 0, 2]
+    with pytest.raises(CheckpointError, match="made: is there already; give a folder that is to be made"):
+        import_gguf.import_gguf(tmp_path / "it.gguf", tmp_path / "made", torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"architecture": "qwen3"}, "general.architecture is 'qwen3'; llama can be imported"),
+        (
+            {"words": "bloom"},
+            "tokenizer.ggml.pre is 'bloom'; default, gpt-2, smollm, llama-bpe can be",
+        ),
+        ({"rope_freqs": np.ones(2)}, "holds rope_freqs.weight, the stretched positions of Llama 3.1"),
+        (
+            {"blk.0.attn_q_norm": np.ones(4)},
+            "its tensors are not those of its configuration: model.la",
+        ),
+    ],
+    ids=["architecture", "words", "positions", "tensors"],
+)
+def test_what_is_no_llama_is_refused(given: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=re.escape(said)):
+        import_gguf.import_gguf(small(tmp_path / "it.gguf", **given), tmp_path / "made", torch.float32)
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize(
