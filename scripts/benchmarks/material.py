@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from conf import compose
+from trainer.build import fitting
 from trainer.cli import Command
 from trainer.data.rows import RowSet
 from trainer.prepare import model_config, prepare
@@ -30,7 +31,7 @@ def write_material(words: Sequence[str], folder: Path) -> Material:
     composed = compose.compose(list(words))
     assert composed is not None, words
     config = Command(composed, (), {}).decode()
-    prepared = prepare(config, print)
+    prepared = prepare(config, print, judge=fitting)
     model_config(config, prepared.tokenizer).save_pretrained(folder)
     rows = RowSet(list(prepared.train.values()), capacity=config.data.max_length)
     documents = [source.document(index) for source in rows.sources for index in range(len(source))]

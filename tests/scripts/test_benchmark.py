@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models import AutoConfig
 from scripts.benchmarks import cli, overhead, packing
+from scripts.benchmarks.material import write_material
 from scripts.benchmarks.measure import ForeignLoad, Round, Spread, column, differences, ratios, run_rounds
 from scripts.benchmarks.table import Bar, Result, Skipped, render
 
@@ -120,6 +123,15 @@ def test_both_loops_of_the_overhead_train_the_same(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("STOCKPOT_CACHE", str(tmp_path))
     (result,) = overhead.measure(1, steps=3)  # it ends with an error unless the weights are bit-identical
     assert json.loads(json.dumps(result.to_dict()))["rounds"][0]["samples"].keys() == {"ours", "theirs"}
+
+
+def test_material_is_the_prepared_data_of_a_run(tiny: Sequence[str], tmp_path: Path) -> None:
+    material = write_material(tiny, tmp_path)
+    offsets, ids = np.load(tmp_path / "offsets.npy"), np.load(tmp_path / "input_ids.npy")
+    assert len(offsets) == material.documents + 1 == 845
+    assert offsets[-1] == len(ids) == material.tokens
+    assert np.diff(offsets).max() == material.longest == 128
+    assert AutoConfig.from_pretrained(tmp_path).vocab_size == 512
 
 
 def test_an_unknown_row_is_named() -> None:

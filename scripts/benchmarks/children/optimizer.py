@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,7 +18,7 @@ from trainer.optimizers.groups import parameter_groups
 from trainer.optimizers.state import split_state
 
 TARGETED = ("galore", "apollo")  # whose projections are for linear layers that are named
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 8192,
     "hidden_size": 1024,
     "intermediate_size": 2816,

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict
-from typing import IO
+from typing import IO, Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +68,8 @@ class HandWritten:
 def compare(run: Run, train: Train, steps: int, rounds: int) -> TrainerState:
     """Stands in for the loop: trains in blocks, each followed by one of the hand-written loop."""
     ready = copy.deepcopy(run.batches)
-    by_hand = HandWritten(copy.deepcopy(run.model), run.rates.factor, sys.stdout)
+    rates: Any = run.rates  # of this recipe a factor of the updates made
+    by_hand = HandWritten(copy.deepcopy(run.model), rates.factor, sys.stdout)
     run.state.max_steps = 0
 
     def ours() -> Sample:
